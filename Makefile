@@ -1,0 +1,58 @@
+# The project's commands. scripts/setup keeps everything it installs in .deps/.
+# There is one cargo profile, release, so that libtorch's bindings are compiled once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+GREET ?= What can you do?
+REQUESTS ?= 10000
+ARGS ?=
+# Through the environment, so that quotes in it are only text.
+export GREET
+
+.PHONY: help setup build run test lint bench soak goldens demo-model clean distclean
+
+help: ## Shows this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Installs libtorch and nats-server under .deps
+	@scripts/setup
+
+build: setup ## Builds every binary, in release
+	@cargo build --release --workspace --bins
+
+run: build ## Serves the demo model on http://127.0.0.1:8080 until Ctrl-C
+	@exec target/release/tokenway up --greet "$$GREET" $(ARGS)
+
+test: build ## Runs every test
+	@scripts/setup-test
+	@cargo test --release --workspace $(ARGS)
+
+lint: setup ## Formatting, clippy with warnings as errors, cargo-deny where it is installed
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets -- --deny warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "cargo-deny is not installed, so dependencies are not checked: cargo install --locked cargo-deny"; fi
+
+bench: build ## Prints tokens/s of the pipeline over the same work in one process (ARGS=...)
+	@cargo run --release -p tests --bin bench -- $(ARGS)
+
+soak: build ## Prints the memory growth of each process over REQUESTS=10000 requests
+	@cargo run --release -p tests --bin soak -- --requests $(REQUESTS) $(ARGS)
+
+goldens: ## Makes the reference files of the tests anew, with transformers
+	@scripts/python-env
+	@.deps/python/bin/python stages/shard-forward/goldens/make.py
+	@.deps/python/bin/python models/goldens/templates.py
+	@.deps/python/bin/python models/demo/goldens.py
+
+demo-model: ## Trains the demo model (under an hour on two cores)
+	@scripts/python-env
+	@.deps/python/bin/python models/demo/train.py
+
+clean: ## Deletes what cargo built
+	@cargo clean
+
+distclean: clean ## Deletes .deps too
+	@rm -rf .deps
