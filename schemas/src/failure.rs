@@ -1,0 +1,56 @@
+//! Why one request ended without its answer. Travels to the door and becomes an HTTP status there.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The kinds of failure that a client can act on.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// The request breaks a rule; the same request will fail again.
+    Invalid,
+    /// What it names does not exist.
+    NotFound,
+    /// It is larger than a limit.
+    TooLarge,
+    /// Its time ran out.
+    DeadlineExceeded,
+    /// Its client left.
+    Cancelled,
+    /// A queue is full; later it may pass.
+    Overloaded,
+    /// A part that it needs is not there, or went away.
+    Unavailable,
+    /// A fault of ours.
+    Internal,
+}
+
+/// The end of one request.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What a client can do about it.
+    pub kind: FailureKind,
+    /// One sentence for a person, naming the object and the limit.
+    pub message: String,
+    /// The request field at fault.
+    pub param: Option<String>,
+    /// A word for programs, e.g. `context_length_exceeded`.
+    pub code: Option<String>,
+}
+
+impl Failure {
+    /// A failure of `kind` that no single field caused.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), param: None, code: None }
+    }
+
+    /// The request's field `param` breaks a rule.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Invalid, message: message.into(), param: Some(param.into()), code: None }
+    }
+
+    /// The same failure with a word for programs.
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+}
