@@ -1,0 +1,121 @@
+//! A model folder in Hugging Face layout.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::LlamaConfig;
+use crate::config_fields::ConfigError;
+use crate::fingerprint::{FingerprintError, fingerprint};
+use crate::generation::GenerationConfig;
+use crate::template::{ChatTemplate, TemplateError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::weights::{Weights, WeightsError};
+
+/// Why a path is not a model folder that tokenway can serve.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// A file that every model folder has could not be read.
+    #[error("`{path}`")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A configuration file was refused.
+    #[error("model folder `{path}`")]
+    Config {
+        /// The folder.
+        path: PathBuf,
+        /// Which field, and why.
+        source: ConfigError,
+    },
+}
+
+/// A model on disk: its configuration, read and checked, and the way to everything else in the folder.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    path: PathBuf,
+    config: LlamaConfig,
+    generation: GenerationConfig,
+}
+
+impl ModelFolder {
+    /// Reads `config.json` and, when there, `generation_config.json`. Tokenizer, template and weights are
+    /// opened by the processes that need them.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let refused = |source| FolderError::Config { path: path.to_owned(), source };
+        let config_path = path.join("config.json");
+        let Some(config) = read_if_there(&config_path)? else {
+            return Err(FolderError::Io { path: config_path, source: io::ErrorKind::NotFound.into() });
+        };
+        let generation = match read_if_there(&path.join("generation_config.json"))? {
+            Some(json) => GenerationConfig::from_json(&json).map_err(refused)?,
+            None => GenerationConfig::default(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            config: LlamaConfig::from_json(&config).map_err(refused)?,
+            generation,
+        })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Shape and constants of the model.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The authors' defaults for sampling.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Tokens that end an answer: those of `generation_config.json`, else those of `config.json`.
+    pub fn eos_ids(&self) -> Vec<u32> {
+        let own = &self.generation.eos_token_ids;
+        if own.is_empty() { self.config.eos_token_ids.clone() } else { own.clone() }
+    }
+
+    /// Longest sequence in tokens, prompt and answer together.
+    pub fn context_length(&self) -> u32 {
+        self.config.max_position_embeddings
+    }
+
+    /// Loads `tokenizer.json`.
+    pub fn load_tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+        Tokenizer::from_file(&self.path.join("tokenizer.json"))
+    }
+
+    /// Loads and compiles the chat template; `None` when the model has none.
+    pub fn load_chat_template(&self) -> Result<Option<ChatTemplate>, TemplateError> {
+        ChatTemplate::from_folder(&self.path)
+    }
+
+    /// Maps the weights.
+    pub fn open_weights(&self) -> Result<Weights, WeightsError> {
+        Weights::open(&self.path)
+    }
+
+    /// The fingerprint of everything in the folder that decides what the model answers: equal for copies of a
+    /// folder wherever they lie, different once a configuration, the tokenizer, the template or a weight
+    /// differs.
+    ///
+    /// BLAKE3. Files of weights over 256 MiB are sampled (header, first, middle and last 4 KiB of each
+    /// tensor), because every process takes this hash when it starts; smaller ones are hashed whole.
+    pub fn hash(&self) -> Result<[u8; 32], FingerprintError> {
+        fingerprint(&self.path, &self.open_weights()?)
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
+    match std::fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FolderError::Io { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,35 @@
+//! Model folders and files as users have them: Hugging Face layout, read without a line of Python.
+//!
+//! Start at [`ModelFolder`]; everything else is reached from it.
+
+mod folder;
+
+mod config;
+mod config_fields;
+mod generation;
+mod rope;
+
+mod fingerprint;
+mod mapped_file;
+mod weights;
+
+mod byte_alphabet;
+mod incremental;
+mod tokenizer;
+
+mod python_value;
+mod template;
+mod template_source;
+mod to_json;
+
+pub use config::LlamaConfig;
+pub use config_fields::ConfigError;
+pub use fingerprint::FingerprintError;
+pub use folder::{FolderError, ModelFolder};
+pub use generation::GenerationConfig;
+pub use incremental::IncrementalDecoder;
+pub use mapped_file::MappedFile;
+pub use rope::RopeScaling;
+pub use template::{ChatTemplate, TemplateError, TemplateInput};
+pub use tokenizer::{Tokenizer, TokenizerError};
+pub use weights::{SharedWeight, WeightDtype, WeightView, Weights, WeightsError};
