@@ -1,0 +1,15 @@
+//! Puts the commit into `--version`.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=../.git/HEAD");
+    println!("cargo:rerun-if-env-changed=TOKENWAY_COMMIT");
+    let from_git = || {
+        let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+        let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !commit.is_empty()).then_some(commit)
+    };
+    let commit = std::env::var("TOKENWAY_COMMIT").ok().or_else(from_git);
+    println!("cargo:rustc-env=TOKENWAY_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+}

@@ -1,0 +1,251 @@
+//! The bus: NATS core subjects, JetStream work queues, the blob store.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::object_store::ObjectStore;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, ErrorCode};
+use bytes::Bytes;
+use schemas::request::BlobRef;
+use schemas::{Failure, FailureKind, Fingerprint, Role, Subject};
+use tokio::io::AsyncReadExt;
+
+/// How long a work-queue entry may go without sign of life before another instance gets it.
+pub const ACK_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a held entry is extended; several times an [`ACK_WAIT`].
+pub const EXTEND_EVERY: Duration = Duration::from_millis(300);
+
+/// Bytes that travel inside a message; more goes to the blob store.
+pub const INLINE_BYTES_MAX: usize = 48 * 1024;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(10);
+const RECONNECT_DELAY_MS_MAX: u64 = 1_000;
+const QUEUE_ENTRY_BYTES_MAX: i32 = 64 * 1024;
+const BLOB_BUCKET: &str = "tw_blobs";
+const BLOB_BYTES_MAX: i64 = 256 << 20;
+const BLOB_AGE_MAX: Duration = Duration::from_secs(900);
+const CONSUMER: &str = "workers";
+
+/// A connection to the broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+}
+
+/// How full a work queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct QueueDepth {
+    /// Entries that no instance has taken.
+    pub waiting: u64,
+    /// Entries that an instance has taken and not acknowledged.
+    pub unacknowledged: u64,
+}
+
+impl Bus {
+    /// Connects to the broker at `url` as `name`; fails after five seconds.
+    ///
+    /// Later losses of the connection are repaired by reconnecting, forever, with jitter.
+    pub async fn connect(url: &str, name: &str) -> anyhow::Result<Self> {
+        let client = async_nats::ConnectOptions::new()
+            .name(name)
+            .connection_timeout(CONNECT_DEADLINE)
+            .request_timeout(Some(REQUEST_DEADLINE))
+            .ping_interval(PING_EVERY)
+            .max_reconnects(None)
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(|event| async move { note(&event) })
+            .connect(url)
+            .await
+            .with_context(|| format!("no NATS server at `{url}`"))?;
+        let jetstream = jetstream::new(client.clone());
+        Ok(Self { client, jetstream })
+    }
+
+    /// The core connection.
+    pub fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    /// The JetStream context.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// Whether the connection is up.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Waits until the broker has carried out everything sent before: `flush` alone only empties the socket buffer.
+    pub async fn barrier(&self) -> anyhow::Result<()> {
+        use futures_util::StreamExt;
+        let inbox = self.client.new_inbox();
+        let mut echo = self.client.subscribe(inbox.clone()).await?;
+        self.client.publish(inbox, Bytes::new()).await?;
+        tokio::time::timeout(REQUEST_DEADLINE, echo.next())
+            .await
+            .context("no round trip through the NATS server")?;
+        Ok(())
+    }
+
+    /// Makes sure that the work queue at the entry of `role` exists, `depth` entries deep, each kept for at most `age`.
+    pub async fn ensure_queue(
+        &self,
+        fp: Fingerprint,
+        role: Role,
+        depth: u32,
+        age: Duration,
+    ) -> anyhow::Result<()> {
+        let subject = Subject::queue(fp, role);
+        let config = Config {
+            name: stream_name(fp, role),
+            subjects: vec![subject.to_string()],
+            retention: RetentionPolicy::WorkQueue,
+            storage: StorageType::Memory,
+            discard: DiscardPolicy::New,
+            max_messages: depth.into(),
+            max_message_size: QUEUE_ENTRY_BYTES_MAX,
+            max_bytes: i64::from(depth) * i64::from(QUEUE_ENTRY_BYTES_MAX),
+            max_age: age,
+            ..Config::default()
+        };
+        self.jetstream
+            .create_or_update_stream(config)
+            .await
+            .with_context(|| format!("work queue `{subject}`"))?;
+        Ok(())
+    }
+
+    /// A pull consumer on the work queue at the entry of `role`; all instances share it.
+    pub async fn workers(
+        &self,
+        fp: Fingerprint,
+        role: Role,
+    ) -> anyhow::Result<jetstream::consumer::PullConsumer> {
+        let config = pull::Config {
+            durable_name: Some(CONSUMER.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            memory_storage: true,
+            max_ack_pending: -1,
+            ..pull::Config::default()
+        };
+        let stream = self.jetstream.get_stream(stream_name(fp, role)).await?;
+        Ok(stream.get_or_create_consumer(CONSUMER, config).await?)
+    }
+
+    /// Puts an entry into a work queue; a full queue or an absent one is the failure of that request.
+    pub async fn enqueue(&self, subject: &Subject, payload: Bytes) -> Result<(), Failure> {
+        let acknowledged = self.jetstream.publish(subject.to_string(), payload).await;
+        let stored = match acknowledged {
+            Ok(pending) => pending.await,
+            Err(error) => Err(error),
+        };
+        stored.map(|_| ()).map_err(|error| refusal(subject, &error))
+    }
+
+    /// How full the work queue at the entry of `role` is.
+    pub async fn queue_depth(&self, fp: Fingerprint, role: Role) -> anyhow::Result<QueueDepth> {
+        let mut stream = self.jetstream.get_stream(stream_name(fp, role)).await?;
+        let held = stream.info().await?.state.messages;
+        let unacknowledged = match stream.get_consumer::<pull::Config>(CONSUMER).await {
+            Ok(mut consumer) => consumer.info().await?.num_ack_pending as u64,
+            Err(_) => 0,
+        };
+        Ok(QueueDepth { waiting: held.saturating_sub(unacknowledged), unacknowledged })
+    }
+
+    /// Stores `content` under its hash, unless it is there already.
+    pub async fn store(&self, blob: BlobRef, content: &Bytes) -> anyhow::Result<()> {
+        let name = blob_name(blob);
+        let bucket = self.blobs().await?;
+        if bucket.info(&name).await.is_ok() {
+            return Ok(());
+        }
+        bucket.put(name.as_str(), &mut content.as_ref()).await.context("blob store")?;
+        Ok(())
+    }
+
+    /// The content of `blob`; none when it has expired or is not what its name says.
+    pub async fn fetch(&self, blob: BlobRef) -> anyhow::Result<Option<Bytes>> {
+        if blob.bytes > BLOB_BYTES_MAX as u64 {
+            return Ok(None);
+        }
+        let bucket = self.blobs().await?;
+        let Ok(mut object) = bucket.get(blob_name(blob)).await else { return Ok(None) };
+        let mut content = Vec::with_capacity(blob.bytes as usize);
+        object.read_to_end(&mut content).await.context("blob store")?;
+        let whole = content.len() as u64 == blob.bytes && *blake3::hash(&content).as_bytes() == blob.hash;
+        Ok(whole.then(|| content.into()))
+    }
+
+    async fn blobs(&self) -> anyhow::Result<ObjectStore> {
+        if let Ok(bucket) = self.jetstream.get_object_store(BLOB_BUCKET).await {
+            return Ok(bucket);
+        }
+        let config = jetstream::object_store::Config {
+            bucket: BLOB_BUCKET.to_owned(),
+            max_age: BLOB_AGE_MAX,
+            max_bytes: BLOB_BYTES_MAX,
+            storage: StorageType::Memory,
+            ..jetstream::object_store::Config::default()
+        };
+        self.jetstream.create_object_store(config).await.context("blob store")
+    }
+}
+
+/// The name that `async_nats` and `nats-server` show for the queue's stream.
+fn stream_name(fp: Fingerprint, role: Role) -> String {
+    format!("tw_{fp}_{}", role.to_string().replace('.', "_"))
+}
+
+fn blob_name(blob: BlobRef) -> String {
+    blob.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a client hears when its entry was not stored.
+fn refusal(subject: &Subject, error: &jetstream::context::PublishError) -> Failure {
+    use std::error::Error as _;
+    let code = error
+        .source()
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .map(jetstream::Error::error_code);
+    match (error.kind(), code) {
+        (_, Some(ErrorCode::STREAM_STORE_FAILED | ErrorCode::INSUFFICIENT_RESOURCES)) => {
+            Failure::new(FailureKind::Overloaded, "the request queue is full, try again later")
+                .with_code("queue_full")
+        }
+        (PublishErrorKind::StreamNotFound, _) => {
+            tracing::warn!(%subject, "work queue does not exist");
+            Failure::new(FailureKind::Unavailable, "the pipeline has no request queue yet")
+        }
+        (kind, _) => {
+            tracing::warn!(%subject, ?kind, %error, "work queue refused an entry");
+            Failure::new(FailureKind::Unavailable, "the message bus did not take the request")
+        }
+    }
+}
+
+/// Grows with the attempts and differs between processes, so that a restarted broker is not stormed.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let ceiling = (20u64 << attempts.min(6)).min(RECONNECT_DELAY_MS_MAX);
+    Duration::from_millis(rand::random_range(ceiling / 2..=ceiling))
+}
+
+fn note(event: &async_nats::Event) {
+    match event {
+        async_nats::Event::SlowConsumer(subscription) => {
+            metrics::counter!("tokenway_slow_consumer_total").increment(1);
+            tracing::error!(subscription, "messages dropped: flow control is broken");
+        }
+        async_nats::Event::Connected => tracing::debug!("connected to the bus"),
+        other => tracing::warn!(event = %other, "bus"),
+    }
+}

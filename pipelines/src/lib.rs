@@ -1,0 +1,26 @@
+//! Graphs and what runs them: pipeline files, the `Stage` trait, the runner, the bus, presence, sessions.
+//!
+//! Only this crate and the doors wait on the serving path; a stage is a synchronous function of a batch.
+
+pub mod graph;
+pub mod record;
+
+pub mod peers;
+pub mod stage;
+
+pub mod bus;
+pub mod grants;
+pub mod origins;
+pub mod presence;
+pub mod runner;
+
+pub mod session;
+
+pub mod admin;
+pub mod service;
+pub mod settings;
+pub mod telemetry;
+
+pub use graph::Pipeline;
+pub use peers::Peers;
+pub use stage::{Inbox, Job, Outbox, Stage, Status};

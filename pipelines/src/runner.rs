@@ -1,0 +1,391 @@
+//! The only loop: waits for what arrives, calls the stage, carries out what leaves.
+//!
+//! It runs on a single-threaded runtime, and the stage runs on that thread: a message costs one wake-up, and while the
+//! stage computes, what arrives waits in the socket. Presence has its own thread and connection.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::{AckKind, message::Acker};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future};
+use schemas::admission::{Event, Notice};
+use schemas::presence::State;
+use schemas::request::Context;
+use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject, wire};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, EXTEND_EVERY};
+use crate::peers::Peers;
+use crate::presence::Pulse;
+use crate::stage::{Effect, Inbox, Job, Outbox, Stage, Ticket};
+
+/// How long one pull waits at the broker before it is renewed.
+const PULL_EXPIRES: Duration = Duration::from_secs(20);
+
+/// Entries asked for in one pull.
+const PULL_MAX: usize = 256;
+
+/// Longest time a drain waits for what the stage holds.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// The stage's place on the bus.
+pub struct Place {
+    /// Who it is.
+    pub instance: InstanceId,
+    /// What it does.
+    pub role: Role,
+    /// For which pipeline.
+    pub fp: Fingerprint,
+    /// Whether the role has a work queue.
+    pub has_queue: bool,
+}
+
+/// What ties the runner to the presence thread.
+pub struct Links {
+    /// Shows the stage's state.
+    pub pulse: Pulse,
+    /// Who is alive.
+    pub peers: watch::Receiver<Peers>,
+    /// Where to report those who cannot be reached.
+    pub suspects: mpsc::Sender<InstanceId>,
+}
+
+/// Runs `stage` at `place` until `shutdown` and until it holds nothing more; fails when the stage or the bus does.
+pub async fn run(
+    bus: Bus,
+    mut stage: Box<dyn Stage>,
+    place: Place,
+    links: Links,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut intake = Intake::open(&bus, &place, links.peers.clone()).await?;
+    let mut output = Output::new(bus, place.instance, place.role);
+    let mut outbox = Outbox::default();
+    let mut drain_until: Option<Instant> = None;
+    links.pulse.leave(stage.status());
+    loop {
+        if drain_until.is_none() && shutdown.is_cancelled() {
+            drain_until = Some(Instant::now() + DRAIN_DEADLINE);
+            links.pulse.set_state(State::Draining);
+        }
+        let room = if drain_until.is_some() { 0 } else { stage.room() };
+        let mut arrived = tokio::select! {
+            arrived = intake.next((room, stage.messages_max()), &mut output, output_wake(drain_until)) => arrived?,
+            () = shutdown.cancelled(), if drain_until.is_none() => Arrived::default(),
+        };
+        for instance in arrived.unreachable.drain(..) {
+            // A full channel already holds reports; the next lost message repeats this one.
+            let _ = links.suspects.try_send(instance);
+        }
+        let jobs = output.accept(arrived.jobs, stage.as_ref()).await;
+        links.pulse.enter();
+        let inbox = Inbox {
+            now: Instant::now(),
+            instance: place.instance,
+            jobs,
+            messages: arrived.messages,
+            peers: intake.peers.borrow().clone(),
+            payload_max: output.bus.client().max_payload(),
+            draining: drain_until.is_some(),
+        };
+        let started = Instant::now();
+        stage.process(inbox, &mut outbox)?;
+        metrics::histogram!("tokenway_batch_seconds").record(started.elapsed().as_secs_f64());
+        let status = stage.status();
+        let busy = status.busy;
+        links.pulse.leave(status);
+        output.perform(outbox.take()).await?;
+        match drain_until {
+            Some(_) if !busy && output.tickets.is_empty() => return output.finish().await,
+            Some(until) if Instant::now() >= until => {
+                tracing::warn!("drain deadline passed with work still held");
+                return output.finish().await;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// While draining, the stage is called at least this often.
+fn output_wake(drain_until: Option<Instant>) -> Option<Instant> {
+    drain_until.map(|until| until.min(Instant::now() + Duration::from_millis(100)))
+}
+
+/// What one wait brought.
+#[derive(Default)]
+struct Arrived {
+    messages: Vec<Bytes>,
+    jobs: Vec<async_nats::jetstream::Message>,
+    unreachable: Vec<InstanceId>,
+}
+
+/// Everything the runner waits for.
+struct Intake {
+    steps: async_nats::Subscriber,
+    undelivered: async_nats::Subscriber,
+    workers: Option<PullConsumer>,
+    pull: Option<pull::Batch>,
+    peers: watch::Receiver<Peers>,
+    role: Role,
+}
+
+impl Intake {
+    async fn open(bus: &Bus, place: &Place, peers: watch::Receiver<Peers>) -> anyhow::Result<Self> {
+        let client = bus.client();
+        let steps = client.subscribe(Subject::step(place.fp, place.role, place.instance).to_string()).await?;
+        let undelivered = client.subscribe(Subject::undelivered_all(place.instance).to_string()).await?;
+        bus.barrier().await?;
+        let workers = match place.has_queue {
+            true => Some(bus.workers(place.fp, place.role).await.context("work queue")?),
+            false => None,
+        };
+        Ok(Self { steps, undelivered, workers, pull: None, peers, role: place.role })
+    }
+
+    /// Waits until something arrives, `output` is due or `wake` is reached; takes all that is there.
+    async fn next(
+        &mut self,
+        (room, messages_max): (usize, usize),
+        output: &mut Output,
+        wake: Option<Instant>,
+    ) -> anyhow::Result<Arrived> {
+        self.renew_pull(room).await?;
+        let mut arrived = Arrived::default();
+        let wake = [wake, output.wake_at.take()].into_iter().flatten().min();
+        loop {
+            let extend_at = (!output.tickets.is_empty()).then_some(output.extend_at);
+            tokio::select! {
+                biased;
+                message = self.steps.next() => arrived.take_message(message.context("step subscription ended")?),
+                message = self.undelivered.next() => arrived.take_undelivered(&message.context("subscription ended")?),
+                job = next_job(&mut self.pull) => match job {
+                    Some(job) => arrived.jobs.push(job),
+                    None => { self.pull = None; self.renew_pull(room).await?; continue }
+                },
+                changed = self.peers.changed() => changed.context("presence thread ended")?,
+                () = sleep_until(extend_at) => { output.extend().await; continue }
+                () = sleep_until(wake) => {}
+            }
+            break;
+        }
+        self.take_ready(&mut arrived, messages_max);
+        metrics::counter!("tokenway_messages_total", "stage" => self.role.binary())
+            .increment(arrived.messages.len() as u64);
+        metrics::counter!("tokenway_jobs_total", "stage" => self.role.binary())
+            .increment(arrived.jobs.len() as u64);
+        Ok(arrived)
+    }
+
+    /// Takes what is there without waiting, up to a limit.
+    fn take_ready(&mut self, arrived: &mut Arrived, messages_max: usize) {
+        while arrived.messages.len() < messages_max {
+            let Some(Some(message)) = self.steps.next().now_or_never() else { break };
+            arrived.take_message(message);
+        }
+        while let Some(Some(message)) = self.undelivered.next().now_or_never() {
+            arrived.take_undelivered(&message);
+        }
+        while let Some(job) = next_job(&mut self.pull).now_or_never() {
+            match job {
+                Some(job) => arrived.jobs.push(job),
+                None => {
+                    self.pull = None;
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn renew_pull(&mut self, room: usize) -> anyhow::Result<()> {
+        let (Some(workers), None, 1..) = (&self.workers, &self.pull, room) else { return Ok(()) };
+        let pull = workers.batch().max_messages(room.min(PULL_MAX)).expires(PULL_EXPIRES).messages().await;
+        self.pull = Some(pull.map_err(|error| anyhow::anyhow!("pull from the work queue: {error}"))?);
+        Ok(())
+    }
+}
+
+/// Sleeps until `time`, or for ever.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        // The timer rounds up to milliseconds: what is due must not wait for one.
+        Some(time) if time <= Instant::now() => {}
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => future::pending().await,
+    }
+}
+
+/// The next entry of the outstanding pull; none when the pull has ended, pending when there is none.
+async fn next_job(pull: &mut Option<pull::Batch>) -> Option<async_nats::jetstream::Message> {
+    let Some(batch) = pull else { return future::pending().await };
+    match batch.next().await? {
+        Ok(message) => Some(message),
+        Err(error) => {
+            tracing::warn!(%error, "pull ended");
+            None
+        }
+    }
+}
+
+impl Arrived {
+    fn take_message(&mut self, message: async_nats::Message) {
+        self.messages.push(message.payload);
+    }
+
+    /// The broker answers a message without subscribers on its reply subject, whose last token is the receiver.
+    fn take_undelivered(&mut self, message: &async_nats::Message) {
+        if let Some(receiver) = message.subject.rsplit('.').next().and_then(|id| id.parse().ok()) {
+            self.unreachable.push(receiver);
+        }
+    }
+}
+
+/// Carries out effects and keeps the deliveries that wait for their acknowledgement.
+struct Output {
+    bus: Bus,
+    instance: InstanceId,
+    role: Role,
+    tickets: HashMap<Ticket, Acker>,
+    last_ticket: u64,
+    extend_at: Instant,
+    wake_at: Option<Instant>,
+}
+
+impl Output {
+    fn new(bus: Bus, instance: InstanceId, role: Role) -> Self {
+        Self {
+            bus,
+            instance,
+            role,
+            tickets: HashMap::new(),
+            last_ticket: 0,
+            extend_at: Instant::now() + EXTEND_EVERY,
+            wake_at: None,
+        }
+    }
+
+    /// Registers deliveries and fetches the blobs they refer to.
+    async fn accept(
+        &mut self,
+        deliveries: Vec<async_nats::jetstream::Message>,
+        stage: &dyn Stage,
+    ) -> Vec<Job> {
+        let mut jobs = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let (delivered, age) = match delivery.info() {
+                Ok(info) => (info.delivered as u32, age_of(info.published)),
+                Err(_) => (1, Duration::ZERO),
+            };
+            let (message, acker) = delivery.split();
+            self.last_ticket += 1;
+            let ticket = Ticket(self.last_ticket);
+            self.tickets.insert(ticket, acker);
+            let mut blobs = Vec::new();
+            for blob in stage.attachments(&message.payload) {
+                blobs.push(self.bus.fetch(blob).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "blob");
+                    None
+                }));
+            }
+            jobs.push(Job { payload: message.payload, blobs, ticket, delivered, age });
+        }
+        jobs
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
+        if effects.is_empty() {
+            return Ok(());
+        }
+        for effect in effects {
+            match effect {
+                Effect::Send { subject, receiver, payload } => self.send(&subject, receiver, payload).await?,
+                Effect::Enqueue { subject, context, payload } => {
+                    self.enqueue(&subject, &context, payload).await?
+                }
+                Effect::Store { blob, content } => self.bus.store(blob, &content).await?,
+                Effect::Ack(ticket) => {
+                    if let Some(acker) = self.tickets.remove(&ticket) {
+                        acker.ack().await.map_err(|error| anyhow::anyhow!("acknowledge: {error}"))?;
+                    }
+                }
+                Effect::GiveBack(ticket) => {
+                    if let Some(acker) = self.tickets.remove(&ticket) {
+                        give_back(&acker).await?;
+                    }
+                }
+                Effect::WakeAt(time) => {
+                    self.wake_at = Some(self.wake_at.map_or(time, |other| other.min(time)))
+                }
+            }
+        }
+        self.bus.client().flush().await?;
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        subject: &Subject,
+        receiver: Option<InstanceId>,
+        payload: Bytes,
+    ) -> anyhow::Result<()> {
+        let client = self.bus.client();
+        metrics::counter!("tokenway_sent_bytes_total", "stage" => self.role.binary())
+            .increment(payload.len() as u64);
+        match receiver {
+            Some(receiver) => {
+                let reply = Subject::undelivered(self.instance, receiver).to_string();
+                client.publish_with_reply(subject.to_string(), reply, payload).await?;
+            }
+            None => client.publish(subject.to_string(), payload).await?,
+        }
+        Ok(())
+    }
+
+    /// Stores an entry; the request hears of a refusal.
+    async fn enqueue(&self, subject: &Subject, context: &Context, payload: Bytes) -> anyhow::Result<()> {
+        let Err(failure) = self.bus.enqueue(subject, payload).await else { return Ok(()) };
+        metrics::counter!("tokenway_refused_entries_total", "stage" => self.role.binary()).increment(1);
+        let notice = Notice {
+            session: context.session,
+            attempt: context.attempt,
+            event: Event::Failed { route: None, failure },
+        };
+        self.send(&Subject::control(context.door), None, wire::encode(&notice)).await
+    }
+
+    /// Tells the broker that the held entries are still being worked on.
+    async fn extend(&mut self) {
+        for acker in self.tickets.values() {
+            if let Err(error) = acker.ack_with(AckKind::Progress).await {
+                tracing::debug!(%error, "extend a delivery");
+            }
+        }
+        self.extend_at = Instant::now() + EXTEND_EVERY;
+    }
+
+    /// Gives back what is still held and empties the socket buffer.
+    async fn finish(mut self) -> anyhow::Result<()> {
+        for (_, acker) in self.tickets.drain() {
+            give_back(&acker).await?;
+        }
+        self.bus.barrier().await
+    }
+}
+
+async fn give_back(acker: &Acker) -> anyhow::Result<()> {
+    acker.ack_with(AckKind::Nak(None)).await.map_err(|error| anyhow::anyhow!("give back: {error}"))
+}
+
+/// How long an entry has waited, by the broker's clock and ours; zero when they disagree.
+fn age_of(published: async_nats::datetime::DateTime) -> Duration {
+    let now = std::time::SystemTime::now();
+    now.duration_since(published.into()).unwrap_or_default()
+}
+
+/// Answers `context` when its stage has no better reason than that a dependency is away.
+pub fn unavailable(what: &str) -> Failure {
+    Failure::new(FailureKind::Unavailable, format!("`{what}` went away while it served the request"))
+}

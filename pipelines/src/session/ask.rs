@@ -1,0 +1,64 @@
+//! What a door asks for: one answer to one prompt.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::Failure;
+use schemas::request::{BlobRef, Generation, Input, Payload};
+
+use crate::bus::{Bus, INLINE_BYTES_MAX};
+
+/// One answer to one prompt, with everything fixed that must not differ on a second try.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Which of the request's independent answers this is; keys the random numbers.
+    pub choice: u32,
+    /// The prompt.
+    pub input: AskInput,
+    /// The answer's settings.
+    pub generation: Generation,
+    /// Seconds since the Unix epoch, for templates that print the date.
+    pub now_unix: i64,
+    /// Longest time until the answer's end.
+    pub deadline: Duration,
+    /// W3C trace context of the client's request.
+    pub traceparent: Option<String>,
+}
+
+/// The prompt as the client gave it.
+#[derive(Debug, Clone)]
+pub enum AskInput {
+    /// JSON object with `messages` and what else the chat template gets.
+    Chat(Vec<u8>),
+    /// Text.
+    Text(String),
+    /// Token ids.
+    Ids(Vec<u32>),
+}
+
+impl AskInput {
+    /// The prompt as it travels: inside the message, or by hash when it is long.
+    pub(super) async fn onto(self, bus: &Bus) -> Result<Input, Failure> {
+        Ok(match self {
+            AskInput::Chat(json) => Input::Chat(payload(json, bus).await?),
+            AskInput::Text(text) => Input::Text(payload(text.into_bytes(), bus).await?),
+            AskInput::Ids(ids) => {
+                let bytes = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+                Input::Ids(payload(bytes, bus).await?)
+            }
+        })
+    }
+}
+
+async fn payload(content: Vec<u8>, bus: &Bus) -> Result<Payload, Failure> {
+    if content.len() <= INLINE_BYTES_MAX {
+        return Ok(Payload::Inline(content));
+    }
+    let content = Bytes::from(content);
+    let blob = BlobRef { hash: *blake3::hash(&content).as_bytes(), bytes: content.len() as u64 };
+    bus.store(blob, &content).await.map_err(|error| {
+        tracing::warn!(%error, bytes = blob.bytes, "prompt not stored");
+        Failure::new(schemas::FailureKind::Overloaded, "the store for long prompts is full, try again later")
+    })?;
+    Ok(Payload::Blob(blob))
+}

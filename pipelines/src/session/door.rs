@@ -1,0 +1,193 @@
+//! A door: one process through which requests come in.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use schemas::admission::Notice;
+use schemas::chunk::Chunks;
+use schemas::request::{Context, Request};
+use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SessionId, Subject, wire};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::answer::Answer;
+use super::ask::Ask;
+use super::catalog::Catalog;
+use super::feedback::Feedbacks;
+use super::roster::Roster;
+use crate::bus::Bus;
+use crate::peers::Peers;
+use crate::record::Record;
+
+/// One process through which requests come in. Cheap to clone; its tasks end with the last clone.
+#[derive(Clone)]
+pub struct Door(Arc<DoorState>);
+
+pub(super) struct DoorState {
+    instance: InstanceId,
+    bus: Bus,
+    peers: watch::Receiver<Peers>,
+    catalog: Catalog,
+    pub(super) roster: Roster,
+    pub(super) feedbacks: Feedbacks,
+}
+
+impl Door {
+    /// Subscribes the reply subjects of `instance` and follows pipelines and peers; its tasks end when the guard is dropped.
+    pub async fn open_on(
+        bus: Bus,
+        instance: InstanceId,
+        peers: watch::Receiver<Peers>,
+    ) -> anyhow::Result<(Self, DropGuard)> {
+        let notices = bus.client().subscribe(Subject::control(instance).to_string()).await?;
+        let chunks = bus.client().subscribe(Subject::chunk(instance).to_string()).await?;
+        bus.barrier().await?;
+        let catalog = Catalog::default();
+        catalog.load(&bus).await?;
+        let state = Arc::new(DoorState {
+            instance,
+            bus: bus.clone(),
+            peers: peers.clone(),
+            catalog: catalog.clone(),
+            roster: Roster::default(),
+            feedbacks: Feedbacks::default(),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(catalog.follow(bus.clone(), stop.clone()));
+        tokio::spawn(listen(state.clone(), notices, chunks, stop.clone()));
+        let speaking = state.clone();
+        let silence = stop.clone();
+        tokio::spawn(async move {
+            let pipeline_of = |shard| peers.borrow().get(shard).and_then(|peer| peer.fp);
+            speaking.feedbacks.send_all(bus, pipeline_of, silence).await;
+        });
+        Ok((Self(state), stop.drop_guard()))
+    }
+
+    /// Every pipeline known on the bus, running or not, oldest first.
+    pub fn pipelines(&self) -> Vec<Record> {
+        self.0.catalog.all()
+    }
+
+    /// The pipeline that serves `model`: the newest ready one, else the newest.
+    pub fn pipeline(&self, model: &str) -> Option<Record> {
+        let mut named: Vec<Record> =
+            self.pipelines().into_iter().filter(|record| record.model == model).collect();
+        let ready = named
+            .iter()
+            .rposition(|record| record.fingerprint().is_some_and(|fp| self.missing(fp).is_empty()));
+        match ready {
+            Some(index) => Some(named.swap_remove(index)),
+            None => named.pop(),
+        }
+    }
+
+    /// The roles of a pipeline that have no instance ready; none missing means that it can serve.
+    pub fn missing(&self, fp: Fingerprint) -> Vec<Role> {
+        let shards =
+            self.pipelines().iter().find(|r| r.fingerprint() == Some(fp)).map_or(1, |record| record.shards);
+        let peers = self.0.peers.borrow().clone();
+        [Role::Tokenize, Role::Sample, Role::Detokenize]
+            .into_iter()
+            .chain((0..shards).map(Role::ShardForward))
+            .filter(|role| peers.ready(fp, *role).next().is_none())
+            .collect()
+    }
+
+    /// Whether the bus is connected.
+    pub fn is_connected(&self) -> bool {
+        self.0.bus.is_connected()
+    }
+
+    /// This door's id.
+    pub fn instance(&self) -> InstanceId {
+        self.0.instance
+    }
+
+    /// Sessions open now.
+    pub fn open_sessions(&self) -> usize {
+        self.0.roster.len()
+    }
+
+    /// Submits `ask` to the pipeline of `record` and waits until it is admitted or has failed.
+    ///
+    /// Fails with what a stage refused, with `Overloaded` when the queue is full, and at the deadline with
+    /// `Unavailable` when a role has no living instance, else with `DeadlineExceeded`.
+    pub async fn open(&self, record: &Record, ask: Ask) -> Result<Answer, Failure> {
+        let Some(fp) = record.fingerprint() else {
+            return Err(Failure::new(
+                FailureKind::Internal,
+                format!("pipeline record `{}` is damaged", record.fp),
+            ));
+        };
+        let session = SessionId(rand::random());
+        let deadline = tokio::time::Instant::now() + ask.deadline;
+        let deliveries = self.0.roster.open(session);
+        let mut answer = Answer::new(self.clone(), session, fp, deliveries, deadline);
+        let request = Request {
+            context: Context {
+                session,
+                choice: ask.choice,
+                attempt: 0,
+                door: self.0.instance,
+                remaining_ms: ask.deadline.as_millis() as u64,
+                traceparent: ask.traceparent,
+            },
+            now_unix: ask.now_unix,
+            input: ask.input.onto(&self.0.bus).await?,
+            generation: ask.generation,
+            forced: Vec::new(),
+        };
+        self.0.bus.enqueue(&Subject::queue(fp, Role::Tokenize), wire::encode(&request)).await?;
+        answer.admitted().await?;
+        Ok(answer)
+    }
+
+    /// Why a request of pipeline `fp` whose time has run out was not answered.
+    pub(super) fn timed_out(&self, fp: Fingerprint) -> Failure {
+        match self.missing(fp).first() {
+            Some(role) => {
+                Failure::new(FailureKind::Unavailable, format!("no `{role}` is running for this model"))
+            }
+            None => Failure::new(FailureKind::DeadlineExceeded, "the request's time ran out"),
+        }
+    }
+
+    pub(super) fn state(&self) -> &DoorState {
+        &self.0
+    }
+}
+
+/// Passes on what arrives for the door's sessions.
+async fn listen(
+    state: Arc<DoorState>,
+    mut notices: async_nats::Subscriber,
+    mut chunks: async_nats::Subscriber,
+    stop: CancellationToken,
+) {
+    let mut peers = state.peers.clone();
+    loop {
+        // Notices first: an admission was sent before the chunks of its sequence.
+        tokio::select! {
+            biased;
+            Some(message) = notices.next() => match wire::decode::<Notice>(&message.payload) {
+                Ok(notice) => state.roster.notice(notice, &state.feedbacks),
+                Err(error) => refuse("notice", &error),
+            },
+            Some(message) = chunks.next() => match wire::decode::<Chunks>(&message.payload) {
+                Ok(chunks) => state.roster.chunks(chunks, &state.feedbacks),
+                Err(error) => refuse("chunk", &error),
+            },
+            Ok(()) = peers.changed() => {
+                let now = peers.borrow_and_update().clone();
+                state.roster.peers(&now, &state.feedbacks);
+            }
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+fn refuse(edge: &'static str, error: &schemas::WireError) {
+    metrics::counter!("tokenway_refused_messages_total", "edge" => edge).increment(1);
+    tracing::warn!(edge, %error, "refused message");
+}

@@ -1,0 +1,12 @@
+//! Sessions: how a door submits a request, follows its answer and lets go of it. Used by every door.
+
+mod answer;
+mod ask;
+mod catalog;
+mod door;
+mod feedback;
+mod roster;
+
+pub use answer::{Answer, Piece};
+pub use ask::{Ask, AskInput};
+pub use door::Door;

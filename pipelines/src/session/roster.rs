@@ -1,0 +1,157 @@
+//! The open sessions of a door, and what the bus says of them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use schemas::admission::{Event, Notice, Route};
+use schemas::chunk::{Chunk, Chunks};
+use schemas::control::Say;
+use schemas::{Failure, FailureKind, RouteId, SessionId};
+use tokio::sync::mpsc;
+
+use super::feedback::Feedbacks;
+use crate::peers::Peers;
+use crate::runner::unavailable;
+
+/// Deliveries that may wait for a client: above the flow-control window of shard-forward.0, so that a full queue is a
+/// broken invariant and not a slow client.
+pub(super) const DELIVERIES_MAX: usize = 4096;
+
+/// What a session gets to hear.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    Admitted { route: Route, prompt_tokens: u32 },
+    Chunk(Chunk),
+    Failed(Failure),
+}
+
+struct Entry {
+    attempt: u32,
+    route: Option<Route>,
+    /// Tokens of the answer that were passed on, so that repeats are dropped and gaps are seen.
+    next: u32,
+    deliveries: mpsc::Sender<Delivery>,
+}
+
+/// All open sessions of one door.
+#[derive(Default)]
+pub(super) struct Roster {
+    open: Mutex<HashMap<SessionId, Entry>>,
+}
+
+impl Roster {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+        // Entries are replaced whole: a panic elsewhere cannot have left one half written.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a session, before its request is published.
+    pub(super) fn open(&self, session: SessionId) -> mpsc::Receiver<Delivery> {
+        let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
+        self.lock().insert(session, Entry { attempt: 0, route: None, next: 0, deliveries });
+        receiver
+    }
+
+    /// Closes a session; returns the route that must be told when the answer has not ended.
+    pub(super) fn close(&self, session: SessionId) -> Option<Route> {
+        self.lock().remove(&session).and_then(|entry| entry.route)
+    }
+
+    /// Takes in a word from a stage.
+    pub(super) fn notice(&self, notice: Notice, feedbacks: &Feedbacks) {
+        let mut open = self.lock();
+        let entry = open.get_mut(&notice.session).filter(|entry| entry.attempt == notice.attempt);
+        match (notice.event, entry) {
+            (Event::Admitted { route, prompt_tokens }, Some(entry)) if entry.route.is_none() => {
+                entry.route = Some(route.clone());
+                entry.deliver(Delivery::Admitted { route, prompt_tokens }, feedbacks);
+            }
+            // Nobody waits for it, or another admission came first.
+            (Event::Admitted { route, .. }, entry) => {
+                if entry.and_then(|entry| entry.route.as_ref()).is_none_or(|bound| bound.id != route.id) {
+                    feedbacks.say(&route, Say::Cancel);
+                }
+            }
+            (Event::Failed { route, failure }, Some(entry)) if entry.is_on(route) => {
+                entry.route = None;
+                entry.deliver(Delivery::Failed(failure), feedbacks);
+            }
+            (Event::Failed { .. }, _) => {}
+        }
+    }
+
+    /// Takes in the chunks of one step.
+    pub(super) fn chunks(&self, chunks: Chunks, feedbacks: &Feedbacks) {
+        let mut open = self.lock();
+        for chunk in chunks.chunks {
+            if let Some(entry) = open.get_mut(&chunk.session) {
+                entry.chunk(chunk, feedbacks);
+            }
+        }
+    }
+
+    /// Ends the sessions whose scheduling shard has gone; others of the route are watched by that shard.
+    pub(super) fn peers(&self, peers: &Peers, feedbacks: &Feedbacks) {
+        for entry in self.lock().values_mut() {
+            let dead = entry
+                .route
+                .as_ref()
+                .and_then(|route| route.shards.first())
+                .is_some_and(|s| !peers.is_alive(*s));
+            if dead {
+                entry.route = None;
+                entry.deliver(Delivery::Failed(unavailable("shard-forward.0")), feedbacks);
+            }
+        }
+    }
+
+    /// Sessions open now.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl Entry {
+    /// Whether `route` is the admission this session is bound to; a failure before admission names none.
+    fn is_on(&self, route: Option<RouteId>) -> bool {
+        self.route.as_ref().map(|bound| bound.id) == route
+    }
+
+    fn chunk(&mut self, mut chunk: Chunk, feedbacks: &Feedbacks) {
+        if chunk.attempt != self.attempt || !self.is_on(Some(chunk.route)) {
+            return;
+        }
+        if chunk.first < self.next && chunk.finish.is_none() {
+            return;
+        }
+        if chunk.first > self.next {
+            let lost = format!("tokens {} to {} of the answer were lost on the bus", self.next, chunk.first);
+            self.end(Failure::new(FailureKind::Internal, lost), feedbacks);
+            return;
+        }
+        self.next = chunk.first + chunk.ids.len() as u32;
+        if chunk.finish.is_some() {
+            // The answer has ended by itself: nothing is left to cancel.
+            self.route = None;
+            chunk.ids.shrink_to_fit();
+        }
+        self.deliver(Delivery::Chunk(chunk), feedbacks);
+    }
+
+    fn end(&mut self, failure: Failure, feedbacks: &Feedbacks) {
+        if let Some(route) = self.route.take() {
+            feedbacks.say(&route, Say::Cancel);
+        }
+        self.deliver(Delivery::Failed(failure), feedbacks);
+    }
+
+    fn deliver(&mut self, delivery: Delivery, feedbacks: &Feedbacks) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.deliveries.try_send(delivery) {
+            metrics::counter!("tokenway_session_overrun_total").increment(1);
+            tracing::error!("a session's deliveries overran its window");
+            if let Some(route) = self.route.take() {
+                feedbacks.say(&route, Say::Cancel);
+            }
+        }
+    }
+}
