@@ -1,0 +1,17 @@
+//! The tokenize process.
+
+use std::process::ExitCode;
+
+use models::ModelFolder;
+use pipelines::service::{self, Loaded};
+use schemas::Role;
+use tokenize::{Model, Tokenize};
+
+fn main() -> ExitCode {
+    service::main(Role::Tokenize, |setup| {
+        let folder = ModelFolder::open(&setup.pipeline.path)?;
+        let fp = setup.pipeline.fingerprint(folder.hash()?);
+        let stage = Tokenize::new(fp, Model::load(&folder)?);
+        Ok(Loaded { fp, context_length: folder.context_length(), stage: Box::new(stage) })
+    })
+}
