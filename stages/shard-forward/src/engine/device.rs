@@ -1,0 +1,123 @@
+//! Where tensors live, and how many threads compute.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::str::FromStr;
+
+use tch::{Cuda, Device};
+
+/// A device by the name that users give it: `cpu` or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ComputeDevice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(u16),
+}
+
+/// A device that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Not the name of a device.
+    #[error("`{0}` is not a device: `cpu` or `cuda:N`")]
+    NotADevice(String),
+    /// This libtorch was built without CUDA.
+    #[error("`{device}` needs `libtorch_cuda.so` beside libtorch or on `LD_LIBRARY_PATH`: {reason}")]
+    NoCudaLibrary {
+        /// The device asked for.
+        device: ComputeDevice,
+        /// What the dynamic linker says.
+        reason: String,
+    },
+    /// The machine has no such device.
+    #[error("`{device}` is not there: {found} CUDA devices are visible")]
+    Absent {
+        /// The device asked for.
+        device: ComputeDevice,
+        /// How many there are.
+        found: i64,
+    },
+}
+
+impl ComputeDevice {
+    /// Loads what the device needs and makes sure it is there.
+    ///
+    /// For CUDA this must come before anything else asks libtorch about CUDA, which remembers the first answer.
+    pub(super) fn open(self) -> Result<Device, DeviceError> {
+        let ComputeDevice::Cuda(index) = self else { return Ok(Device::Cpu) };
+        load_cuda().map_err(|reason| DeviceError::NoCudaLibrary { device: self, reason })?;
+        let found = Cuda::device_count();
+        if i64::from(index) >= found {
+            return Err(DeviceError::Absent { device: self, found });
+        }
+        Ok(Device::Cuda(usize::from(index)))
+    }
+}
+
+/// Loads libtorch's CUDA half, which registers itself. The binary is not linked to it, so that it runs without one too.
+fn load_cuda() -> Result<(), String> {
+    // SAFETY: the name is a C string that lives for the program's life. The library's initialisers only register
+    // kernels with libtorch, which is loaded already, and it is never unloaded.
+    let handle = unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    if !handle.is_null() {
+        return Ok(());
+    }
+    // SAFETY: after a failed `dlopen` on this thread `dlerror` gives null or a C string that is valid until the next
+    // call of the family on this thread; it is copied at once.
+    let reason = unsafe {
+        let text = libc::dlerror();
+        if text.is_null() {
+            String::new()
+        } else {
+            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    };
+    Err(reason)
+}
+
+impl fmt::Display for ComputeDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ComputeDevice::Cpu => f.write_str("cpu"),
+            ComputeDevice::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for ComputeDevice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(ComputeDevice::Cpu),
+            None if text == "cuda" => Ok(ComputeDevice::Cuda(0)),
+            Some(("cuda", index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => {
+                index.parse().map(ComputeDevice::Cuda).map_err(|_| DeviceError::NotADevice(text.to_owned()))
+            }
+            _ => Err(DeviceError::NotADevice(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_and_written() {
+        for (text, device) in [("cpu", ComputeDevice::Cpu), ("cuda:3", ComputeDevice::Cuda(3))] {
+            assert_eq!(text.parse(), Ok(device));
+            assert_eq!(device.to_string(), text);
+        }
+        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:99999"] {
+            assert!(text.parse::<ComputeDevice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_absent_device_is_named() {
+        let error = ComputeDevice::Cuda(u16::MAX).open().unwrap_err();
+        assert!(error.to_string().contains("cuda:65535"), "{error}");
+    }
+}

@@ -1,0 +1,401 @@
+//! Llama decoder: RMSNorm, rotary embedding, grouped-query attention, SwiGLU.
+//! Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use models::{LlamaConfig, ModelFolder, Weights};
+use schemas::hidden::Slice;
+use schemas::{DType, SequenceId};
+use tch::{Device, Kind, Tensor};
+
+use super::attention::AttentionPlan;
+use super::blocks::Blocks;
+use super::device::ComputeDevice;
+use super::kv::KvCache;
+use super::memory::{Shared, into_bytes};
+use super::plan::LayerPlan;
+use super::rope::{Rope, Rotation};
+use super::rows::output_rows;
+use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
+use super::weights::{Linear, Loader, Weight};
+
+/// How an engine computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EngineOptions {
+    /// Of weights, hidden states and KV cache.
+    pub dtype: DType,
+    /// Where tensors live.
+    pub device: ComputeDevice,
+    /// Size of the KV cache in tokens, rounded down to whole blocks.
+    pub kv_tokens: u32,
+    /// Tokens a block.
+    pub block_tokens: u32,
+    /// Threads of the CPU kernels, of the whole process; none leaves libtorch's choice.
+    pub threads: Option<usize>,
+}
+
+/// A run of decoder layers of a Llama model; the first also embeds, the last also gives logits.
+#[derive(Debug)]
+pub struct LlamaShard {
+    sizes: Sizes,
+    /// On the first shard, `[vocab_size, hidden_size]`.
+    embed_tokens: Option<Weight>,
+    layers: Vec<Layer>,
+    /// On the last shard.
+    head: Option<Head>,
+    rope: Rope,
+    kv: KvCache,
+    kept: HashMap<SequenceId, KeptRow>,
+    options: (Kind, Device),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    hidden: i64,
+    heads: i64,
+    kv_heads: i64,
+    head_dim: i64,
+    intermediate: i64,
+    vocabulary: u32,
+    eps: f64,
+    attention_bias: bool,
+    mlp_bias: bool,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: Weight,
+    /// q, k and v heads side by side: `[(n_heads + 2 n_kv_heads) * head_dim, hidden_size]`.
+    qkv_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: Weight,
+    /// Gate and up side by side: `[2 * intermediate_size, hidden_size]`.
+    gate_up_proj: Linear,
+    down_proj: Linear,
+}
+
+#[derive(Debug)]
+struct Head {
+    norm: Weight,
+    lm_head: Linear,
+}
+
+/// What all layers need to know of a step.
+struct Step {
+    rotation: Rotation,
+    slots: Tensor,
+    attention: AttentionPlan,
+}
+
+/// The logits for the token at `position`: `[vocab_size]`, in the engine's dtype.
+#[derive(Debug)]
+struct KeptRow {
+    position: u32,
+    logits: Tensor,
+}
+
+impl LlamaShard {
+    /// Loads shard `shard` of `plan` from a model folder: only its own layers are read.
+    pub fn load(
+        folder: &ModelFolder,
+        plan: &LayerPlan,
+        shard: u16,
+        options: &EngineOptions,
+    ) -> anyhow::Result<Self> {
+        Self::from_weights(folder.config(), &folder.open_weights()?, plan, shard, options)
+    }
+
+    /// The same without a folder.
+    pub fn from_weights(
+        config: &LlamaConfig,
+        weights: &Weights,
+        plan: &LayerPlan,
+        shard: u16,
+        options: &EngineOptions,
+    ) -> anyhow::Result<Self> {
+        let device = options.device.open()?;
+        if let Some(threads) = options.threads {
+            tch::set_num_threads(i32::try_from(threads).context("`threads` is too large")?);
+        }
+        let _guard = tch::no_grad_guard();
+        let kind = kind_of(options.dtype);
+        let range = plan.range(shard)?;
+        let n_layers: u64 = plan.layers().iter().map(|&n| u64::from(n)).sum();
+        ensure!(
+            n_layers == config.num_hidden_layers as u64,
+            "the layer plan has {n_layers} layers, the model {}",
+            config.num_hidden_layers
+        );
+        let sizes = Sizes::new(config);
+        let loader = Loader { weights, kind, device };
+        let embed_tokens = (shard == 0).then(|| sizes.embed_tokens(&loader)).transpose()?;
+        let head = (shard + 1 == plan.shards())
+            .then(|| Head::load(&loader, &sizes, config.tie_word_embeddings, embed_tokens.as_ref()))
+            .transpose()?;
+        let layers = range.map(|i| Layer::load(&loader, &sizes, i)).collect::<anyhow::Result<Vec<_>>>()?;
+        let blocks = Blocks::new(options.kv_tokens, options.block_tokens)?;
+        let kv_heads = config.num_key_value_heads as u32;
+        Ok(Self {
+            sizes,
+            embed_tokens,
+            head,
+            rope: Rope::new(config, kind, device),
+            kv: KvCache::new(blocks, layers.len(), kv_heads, sizes.head_dim, (kind, device)),
+            layers,
+            kept: HashMap::new(),
+            options: (kind, device),
+        })
+    }
+
+    /// Token ids → `[rows, hidden_size]`.
+    fn embed(&self, embed_tokens: &Weight, batch: &StepBatch<'_>) -> anyhow::Result<Tensor> {
+        let vocabulary = self.sizes.vocabulary;
+        let ids = batch.slices.iter().flat_map(|slice| &slice.ids);
+        if let Some(id) = ids.clone().find(|&&id| id >= vocabulary) {
+            anyhow::bail!("id {id} is outside the vocabulary of {vocabulary}");
+        }
+        let ids: Vec<i64> = ids.map(|&id| i64::from(id)).collect();
+        let ids = Tensor::from_slice(&ids).to_device(self.options.1);
+        Ok(embed_tokens.tensor().index_select(0, &ids))
+    }
+
+    /// Makes room for the step's rows and plans what is the same in every layer.
+    fn prepare(&mut self, batch: &StepBatch<'_>) -> anyhow::Result<Step> {
+        let slots = self.kv.extend(batch.slices)?;
+        let attention = AttentionPlan::new(batch.slices, &self.kv, self.options);
+        let mut positions = Vec::with_capacity(batch.row_count());
+        let mut end = 0;
+        for slice in batch.slices {
+            let slice_end = slice.start + slice.ids.len() as u32;
+            positions.extend((slice.start..slice_end).map(i64::from));
+            end = end.max(slice_end);
+        }
+        let positions = Tensor::from_slice(&positions).to_device(self.options.1);
+        Ok(Step { rotation: self.rope.at(&positions, end), slots, attention })
+    }
+
+    /// `x`: the last layer's hidden states, `[rows, hidden_size]`.
+    fn output(&mut self, x: Tensor, batch: &StepBatch<'_>) -> anyhow::Result<StepOutput> {
+        let Some(head) = &self.head else { return Ok(StepOutput::Hidden(Some(to_message(x)?))) };
+        let sampled = sampled_rows(batch.slices);
+        if sampled.is_empty() {
+            return Ok(StepOutput::Rows(Vec::new()));
+        }
+        let sampled = Tensor::from_slice(&sampled).to_device(self.options.1);
+        let logits = head.forward(&self.sizes, &x.index_select(0, &sampled));
+        let targets = batch.slices.iter().filter(|slice| slice.sample);
+        let rows = (0..).zip(targets).zip(batch.rows).filter(|(_, spec)| spec.keep);
+        for ((row, slice), _) in rows {
+            let position = slice.start + slice.ids.len() as u32;
+            // A copy: a view would keep the logits of the whole step alive.
+            self.kept.insert(slice.sequence, KeptRow { position, logits: logits.get(row).copy() });
+        }
+        Ok(StepOutput::Rows(output_rows(&logits, batch.rows)))
+    }
+
+    fn check(&self, batch: &StepBatch<'_>, states: Option<&schemas::Tensor>) -> anyhow::Result<()> {
+        let samples = batch.slices.iter().filter(|slice| slice.sample).count();
+        ensure!(
+            self.head.is_none() || samples == batch.rows.len(),
+            "{samples} slices give a token, but {} rows are asked for",
+            batch.rows.len()
+        );
+        let Some(states) = states else { return Ok(()) };
+        ensure!(self.embed_tokens.is_none(), "hidden states for the first shard");
+        let expected = [batch.row_count(), self.sizes.hidden as usize];
+        let found: Vec<usize> = states.shape().iter().map(|&n| n as usize).collect();
+        ensure!(found == expected, "hidden states of shape {found:?}, expected {expected:?}");
+        ensure!(kind_of(states.dtype()) == self.options.0, "hidden states of dtype {:?}", states.dtype());
+        Ok(())
+    }
+}
+
+impl Engine for LlamaShard {
+    fn forward(
+        &mut self,
+        batch: &StepBatch<'_>,
+        states: Option<&schemas::Tensor>,
+    ) -> anyhow::Result<StepOutput> {
+        let _guard = tch::no_grad_guard();
+        self.check(batch, states)?;
+        // Lives until the step has been computed: `x` may lie in the message.
+        let received = states.map(from_message);
+        let mut x = match (&self.embed_tokens, &received) {
+            (Some(embed_tokens), _) => self.embed(embed_tokens, batch)?,
+            (None, Some(received)) => received.tensor().to_device(self.options.1),
+            (None, None) => anyhow::bail!("hidden states are missing"),
+        };
+        if batch.slices.is_empty() {
+            return self.output(x, batch);
+        }
+        let step = self.prepare(batch)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&self.sizes, i, &self.kv, &step, &x);
+        }
+        self.output(x, batch)
+    }
+
+    fn full_row(
+        &self,
+        sequence: SequenceId,
+        position: u32,
+        spec: &RowSpec,
+    ) -> Option<Result<RowOutput, RowError>> {
+        let _guard = tch::no_grad_guard();
+        let kept = self.kept.get(&sequence).filter(|kept| kept.position == position)?;
+        let spec = RowSpec { candidates: self.sizes.vocabulary, ..spec.clone() };
+        output_rows(&kept.logits.unsqueeze(0), std::slice::from_ref(&spec)).pop()
+    }
+
+    fn release(&mut self, sequence: SequenceId) {
+        self.kv.blocks.release(sequence);
+        self.kept.remove(&sequence);
+    }
+
+    fn blocks_total(&self) -> u32 {
+        self.kv.blocks.total()
+    }
+
+    fn blocks_used(&self) -> u32 {
+        self.kv.blocks.used()
+    }
+
+    fn block_tokens(&self) -> u32 {
+        self.kv.blocks.block_tokens()
+    }
+
+    fn vocabulary(&self) -> u32 {
+        self.sizes.vocabulary
+    }
+}
+
+impl Layer {
+    fn load(loader: &Loader<'_>, sizes: &Sizes, i: u32) -> anyhow::Result<Self> {
+        let Sizes { hidden, heads, kv_heads, head_dim, intermediate, .. } = *sizes;
+        let q_proj = format!("model.layers.{i}.self_attn.q_proj");
+        let k_proj = format!("model.layers.{i}.self_attn.k_proj");
+        let v_proj = format!("model.layers.{i}.self_attn.v_proj");
+        let o_proj = format!("model.layers.{i}.self_attn.o_proj");
+        let gate_proj = format!("model.layers.{i}.mlp.gate_proj");
+        let up_proj = format!("model.layers.{i}.mlp.up_proj");
+        let down_proj = format!("model.layers.{i}.mlp.down_proj");
+        let (n_q, n_kv) = (heads * head_dim, kv_heads * head_dim);
+        let qkv = [(&*q_proj, n_q), (&*k_proj, n_kv), (&*v_proj, n_kv)];
+        let gate_up = [(&*gate_proj, intermediate), (&*up_proj, intermediate)];
+        let norm = |name: &str| loader.get(&format!("model.layers.{i}.{name}.weight"), &[hidden]);
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            qkv_proj: loader.fused(&qkv, hidden, sizes.attention_bias)?,
+            o_proj: loader.linear(&o_proj, [hidden, n_q], sizes.attention_bias)?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            gate_up_proj: loader.fused(&gate_up, hidden, sizes.mlp_bias)?,
+            down_proj: loader.linear(&down_proj, [hidden, intermediate], sizes.mlp_bias)?,
+        })
+    }
+
+    /// `x`: `[rows, hidden_size]` → the same shape.
+    fn forward(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: &Tensor) -> Tensor {
+        let x = x + self.attend(sizes, layer, kv, step, &sizes.rms_norm(x, &self.input_layernorm));
+        let hidden = sizes.rms_norm(&x, &self.post_attention_layernorm);
+        let gate_up = self.gate_up_proj.forward(&hidden);
+        let gate = gate_up.narrow(1, 0, sizes.intermediate);
+        let up = gate_up.narrow(1, sizes.intermediate, sizes.intermediate);
+        x + self.down_proj.forward(&(gate.silu() * up))
+    }
+
+    /// `x`: `[rows, hidden_size]`, normed → the same shape.
+    fn attend(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: &Tensor) -> Tensor {
+        let Sizes { heads, kv_heads, head_dim, .. } = *sizes;
+        let qkv = self.qkv_proj.forward(x).view([-1, heads + 2 * kv_heads, head_dim]);
+        let qk = step.rotation.apply(&qkv.narrow(1, 0, heads + kv_heads));
+        let q = qk.narrow(1, 0, heads);
+        let (k, v) = (qk.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads));
+        let keys_values = Tensor::cat(&[k, v], 1);
+        kv.write(layer, &step.slots, &keys_values);
+        self.o_proj.forward(&step.attention.forward(layer, kv, &q, &keys_values))
+    }
+}
+
+impl Head {
+    fn load(
+        loader: &Loader<'_>,
+        sizes: &Sizes,
+        tied: bool,
+        embed_tokens: Option<&Weight>,
+    ) -> anyhow::Result<Self> {
+        let lm_head = match embed_tokens {
+            Some(Shared::Owned(embed_tokens)) if tied => Shared::Owned(embed_tokens.shallow_clone()),
+            _ if tied => sizes.embed_tokens(loader)?,
+            _ => loader.get("lm_head.weight", &[i64::from(sizes.vocabulary), sizes.hidden])?,
+        };
+        Ok(Self {
+            norm: loader.get("model.norm.weight", &[sizes.hidden])?,
+            lm_head: Linear::new(lm_head, None),
+        })
+    }
+}
+
+impl Head {
+    /// `x`: `[rows, hidden_size]` → logits, `[rows, vocab_size]`.
+    fn forward(&self, sizes: &Sizes, x: &Tensor) -> Tensor {
+        self.lm_head.forward(&sizes.rms_norm(x, &self.norm))
+    }
+}
+
+impl Sizes {
+    fn new(config: &LlamaConfig) -> Self {
+        Self {
+            hidden: config.hidden_size as i64,
+            heads: config.num_attention_heads as i64,
+            kv_heads: config.num_key_value_heads as i64,
+            head_dim: config.head_dim as i64,
+            intermediate: config.intermediate_size as i64,
+            vocabulary: config.vocab_size as u32,
+            eps: config.rms_norm_eps,
+            attention_bias: config.attention_bias,
+            mlp_bias: config.mlp_bias,
+        }
+    }
+
+    fn embed_tokens(&self, loader: &Loader<'_>) -> anyhow::Result<Weight> {
+        loader.get("model.embed_tokens.weight", &[i64::from(self.vocabulary), self.hidden])
+    }
+
+    /// Divides each row of `x` by its root mean square, in f32, and scales it by `weight`.
+    /// Source: arXiv:1910.07467, eq. 4.
+    fn rms_norm(&self, x: &Tensor, weight: &Weight) -> Tensor {
+        x.rms_norm([self.hidden], Some(weight.tensor()), self.eps)
+    }
+}
+
+/// Last rows of the slices that give a token.
+fn sampled_rows(slices: &[Slice]) -> Vec<i64> {
+    let mut end = 0;
+    let ends = slices.iter().map(|slice| {
+        end += slice.ids.len() as i64;
+        (slice.sample, end)
+    });
+    ends.filter(|(sample, _)| *sample).map(|(_, end)| end - 1).collect()
+}
+
+fn kind_of(dtype: DType) -> Kind {
+    match dtype {
+        DType::F32 => Kind::Float,
+        DType::Bf16 => Kind::BFloat16,
+    }
+}
+
+/// A message's tensor on the CPU, in the message where its alignment allows.
+fn from_message(tensor: &schemas::Tensor) -> Shared<Bytes> {
+    let shape: Vec<i64> = tensor.shape().iter().map(|&n| i64::from(n)).collect();
+    Shared::new(tensor.data().clone(), &shape, kind_of(tensor.dtype()))
+}
+
+/// `tensor`, f32 or bf16, for a message; on the CPU without a copy.
+fn to_message(tensor: Tensor) -> anyhow::Result<schemas::Tensor> {
+    let dtype = if tensor.kind() == Kind::Float { DType::F32 } else { DType::Bf16 };
+    let shape = tensor.size().iter().map(|&n| n as u32).collect();
+    Ok(schemas::Tensor::new(dtype, shape, into_bytes(tensor))?)
+}

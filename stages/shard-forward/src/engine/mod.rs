@@ -1,0 +1,26 @@
+//! One shard's forward pass: token ids or hidden states in, hidden states or logits out. No bus, no waiting.
+
+mod step;
+
+mod device;
+mod plan;
+
+mod blocks;
+mod echo;
+
+mod llama;
+
+mod attention;
+mod kv;
+mod rope;
+mod rows;
+mod weights;
+
+mod memory;
+
+pub use blocks::OutOfBlocks;
+pub use device::{ComputeDevice, DeviceError};
+pub use echo::Echo;
+pub use llama::{EngineOptions, LlamaShard};
+pub use plan::{LayerPlan, PlanError};
+pub use step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};

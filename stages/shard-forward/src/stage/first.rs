@@ -1,0 +1,358 @@
+//! The first shard: admits prompts, decides what each step holds, and is the only one to open and release sequences.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use pipelines::graph::ShardForward;
+use pipelines::stage::Ticket;
+use pipelines::{Inbox, Job, Outbox, Peers, Stage, Status};
+use schemas::admission::Event;
+use schemas::control::{Control, Feedback, Say};
+use schemas::logits::NeedRow;
+use schemas::presence::Room;
+use schemas::prompt::Prompt;
+use schemas::request::{BlobRef, Payload};
+use schemas::token::Tokens;
+use schemas::{Edge, Failure, FailureKind, InstanceId, RouteId, SequenceId, wire};
+
+use super::depth::Depth;
+use super::lane::{Budget, Lanes, Sent};
+use super::sequence::Sequence;
+use super::shard::{Shard, gone};
+use super::usage::{Routes, Usage};
+
+/// Deliveries of one entry after which it is taken to kill whoever works on it.
+const DELIVERIES_MAX: u32 = 2;
+
+/// The scheduling shard.
+pub(super) struct First {
+    pub(super) shard: Shard,
+    pub(super) settings: ShardForward,
+    pub(super) shards: u16,
+    /// Bytes of one row of hidden states.
+    pub(super) row_bytes: usize,
+    pub(super) me: InstanceId,
+    pub(super) peers: Peers,
+    pub(super) routes: Routes,
+    pub(super) usage: Usage,
+    pub(super) sequences: BTreeMap<SequenceId, Sequence>,
+    by_route: HashMap<RouteId, SequenceId>,
+    waiting: VecDeque<Waiting>,
+    pub(super) lanes: Lanes,
+    pub(super) depth: Depth,
+    pub(super) budget: Budget,
+    pub(super) last_sequence: u64,
+    pub(super) done: u64,
+}
+
+/// A prompt that was pulled and does not fit yet.
+struct Waiting {
+    prompt: Prompt,
+    ids: Vec<u32>,
+    ticket: Ticket,
+    deadline: Instant,
+}
+
+impl First {
+    pub(super) fn new(shard: Shard, settings: ShardForward, shards: u16, row_bytes: usize) -> Self {
+        let own = Room { sequences: settings.max_sequences, kv_blocks: shard.engine.blocks_total() };
+        let me = InstanceId(0);
+        Self {
+            routes: Routes::new(me, shard.fp, shards, own),
+            depth: Depth::new(settings.in_flight),
+            budget: Budget::new(
+                Duration::from_millis(settings.step_ms.into()),
+                settings.step_tokens as usize,
+            ),
+            shard,
+            settings,
+            shards,
+            row_bytes,
+            me,
+            peers: Peers::default(),
+            usage: Usage::default(),
+            sequences: BTreeMap::new(),
+            by_route: HashMap::new(),
+            waiting: VecDeque::new(),
+            lanes: Lanes::default(),
+            last_sequence: 0,
+            done: 0,
+        }
+    }
+
+    fn own_room(&self) -> Room {
+        Room { sequences: self.settings.max_sequences, kv_blocks: self.shard.engine.blocks_total() }
+    }
+
+    /// Takes in who is alive; requests whose route has lost an instance end.
+    fn meet(&mut self, inbox: &Inbox, out: &mut Outbox) {
+        if self.me != inbox.instance {
+            self.me = inbox.instance;
+            self.routes = Routes::new(self.me, self.shard.fp, self.shards, self.own_room());
+        }
+        if inbox.peers.is_same(&self.peers) {
+            return;
+        }
+        self.peers = inbox.peers.clone();
+        self.depth.set_distinct(self.routes.distinct_compute(&self.peers));
+        let broken: Vec<(SequenceId, Failure)> = self
+            .sequences
+            .values()
+            .filter_map(|it| Some((it.id, gone(self.routes.dead(&it.route, &self.peers)?))))
+            .collect();
+        for (sequence, failure) in broken {
+            self.fail(sequence, failure, out);
+        }
+        let peers = self.peers.clone();
+        let me = self.me;
+        self.lanes.lost(inbox.now, |lane| lane.iter().any(|shard| *shard != me && !peers.is_alive(*shard)));
+    }
+
+    fn take_message(
+        &mut self,
+        message: &bytes::Bytes,
+        inbox: &Inbox,
+        out: &mut Outbox,
+    ) -> Result<(), schemas::WireError> {
+        match wire::kind(message)? {
+            NeedRow::KIND => {
+                let need: NeedRow = wire::decode(message)?;
+                self.shard.whole_rows(self.me, &need, inbox.payload_max, out);
+            }
+            Feedback::KIND => {
+                for (route, word) in wire::decode::<Feedback>(message)?.entries {
+                    self.hear(route, word);
+                }
+            }
+            _ => self.take_tokens(wire::decode(message)?, inbox.now),
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, route: RouteId, word: Say) {
+        let Some(sequence) = self.by_route.get(&route).copied() else { return };
+        match word {
+            Say::Delivered(tokens) => {
+                if let Some(it) = self.sequences.get_mut(&sequence) {
+                    it.acknowledge(tokens);
+                }
+            }
+            Say::Stopped | Say::Cancel => self.end(sequence),
+        }
+    }
+
+    /// Appends what was drawn; a sequence with a finish reason ends.
+    fn take_tokens(&mut self, tokens: Tokens, now: Instant) {
+        for token in &tokens.tokens {
+            let Some(it) = self.sequences.get_mut(&token.sequence) else { continue };
+            if it.push(token.position, token.id) && token.finish.is_some() {
+                self.end(token.sequence);
+            }
+        }
+        let drawn = tokens.tokens.iter().map(|token| token.sequence);
+        if let Some(Sent { rows, tokens, at, .. }) = self.lanes.receive(tokens.head.step, drawn) {
+            self.done += 1;
+            self.budget.record(rows, now.duration_since(at));
+            self.depth.record(tokens, self.sequences.len(), now);
+            metrics::histogram!("tokenway_step_seconds").record(now.duration_since(at).as_secs_f64());
+            metrics::histogram!("tokenway_step_rows").record(rows as f64);
+        }
+    }
+
+    /// Releases a sequence here at once, and elsewhere with the next step.
+    fn end(&mut self, sequence: SequenceId) {
+        let Some(it) = self.sequences.remove(&sequence) else { return };
+        self.by_route.remove(&it.route_id());
+        self.usage.end(&it.route, self.blocks_for(it.computed()));
+        self.lanes.forget(sequence);
+        self.release(&it);
+    }
+
+    /// Has later stages free what they hold under the sequence's present number.
+    pub(super) fn release(&mut self, it: &Sequence) {
+        if it.is_open() {
+            let lane = self.lanes.lanes.entry(it.route.shards.clone()).or_default();
+            lane.control.push(Control::Release(it.id));
+        }
+    }
+
+    fn fail(&mut self, sequence: SequenceId, failure: Failure, out: &mut Outbox) {
+        if let Some(it) = self.sequences.get(&sequence) {
+            out.fail(&it.context, Some(it.route_id()), failure);
+        }
+        self.end(sequence);
+    }
+
+    /// Ends what has run out of time, and fails what waits for a step that was lost.
+    fn expire(&mut self, now: Instant, out: &mut Outbox) {
+        let late: Vec<SequenceId> =
+            self.sequences.values().filter(|it| it.deadline <= now).map(|it| it.id).collect();
+        // The session has its own clock and has told its client.
+        late.into_iter().for_each(|sequence| self.end(sequence));
+        for lost in self.lanes.lost(now, |_| false) {
+            metrics::counter!("tokenway_lost_steps_total").increment(1);
+            for sequence in lost.expected {
+                self.fail(
+                    sequence,
+                    Failure::new(FailureKind::Unavailable, "a step was lost on its way"),
+                    out,
+                );
+            }
+        }
+        let (late, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|it| it.deadline <= now);
+        self.waiting = waiting;
+        for it in Vec::from_iter::<VecDeque<Waiting>>(late) {
+            out.ack(it.ticket);
+        }
+    }
+
+    fn take_job(&mut self, job: Job, inbox_now: Instant, out: &mut Outbox) {
+        let prompt: Prompt = match wire::decode(&job.payload) {
+            Ok(prompt) => prompt,
+            Err(error) => {
+                metrics::counter!("tokenway_refused_messages_total", "edge" => "prompt").increment(1);
+                tracing::warn!(%error, "refused prompt");
+                return out.ack(job.ticket);
+            }
+        };
+        let refusal = match (ids_of(&prompt, &job), job.delivered) {
+            (_, delivered) if delivered > DELIVERIES_MAX => {
+                Failure::new(FailureKind::Internal, "the request ended every instance that tried to serve it")
+            }
+            (None, _) => Failure::new(FailureKind::Unavailable, "the stored prompt has expired"),
+            (Some(ids), _) => match self.too_large(&prompt) {
+                Some(failure) => failure,
+                None => {
+                    let left = Duration::from_millis(prompt.context.remaining_ms).saturating_sub(job.age);
+                    self.waiting.push_back(Waiting {
+                        prompt,
+                        ids,
+                        ticket: job.ticket,
+                        deadline: inbox_now + left,
+                    });
+                    return;
+                }
+            },
+        };
+        out.fail(&prompt.context, None, refusal);
+        out.ack(job.ticket);
+    }
+
+    /// A sequence that can never fit must not wait at the head of the queue for ever.
+    fn too_large(&self, prompt: &Prompt) -> Option<Failure> {
+        let tokens = prompt.prompt_tokens.saturating_add(prompt.max_tokens);
+        let blocks_max = self.routes.blocks_max(&self.peers);
+        if self.blocks_for(tokens) <= blocks_max {
+            return None;
+        }
+        let held = u64::from(blocks_max) * u64::from(self.shard.engine.block_tokens());
+        let message = format!("prompt and answer take up to {tokens} tokens, the KV cache holds {held}");
+        Some(Failure::invalid("max_tokens", message).with_code("context_length_exceeded"))
+    }
+
+    /// Admits what fits, oldest first; returns whether anything was.
+    fn admit(&mut self, out: &mut Outbox) -> bool {
+        let mut admitted = false;
+        while let Some(next) = self.waiting.front() {
+            // Room for the prompt and one more block; what grows beyond is preempted when it must be.
+            let blocks = self.blocks_for(next.ids.len() as u32 + 1);
+            let id = RouteId(rand::random());
+            let Some(route) = self.routes.choose(id, &self.peers, &self.usage, blocks) else { break };
+            let Some(Waiting { prompt, ids, ticket, deadline }) = self.waiting.pop_front() else { break };
+            let prompt_tokens = prompt.prompt_tokens;
+            out.notify(&prompt.context, Event::Admitted { route: route.clone(), prompt_tokens });
+            out.ack(ticket);
+            self.usage.begin(&route);
+            let sequence = self.number();
+            self.by_route.insert(id, sequence);
+            self.sequences.insert(sequence, Sequence::new(sequence, prompt, ids, route, deadline));
+            admitted = true;
+        }
+        admitted
+    }
+
+    pub(super) fn number(&mut self) -> SequenceId {
+        self.last_sequence += 1;
+        SequenceId(self.last_sequence)
+    }
+
+    /// The sequence goes on under a new number.
+    pub(super) fn renumber(&mut self, route: RouteId, sequence: SequenceId) {
+        self.by_route.insert(route, sequence);
+    }
+
+    pub(super) fn blocks_for(&self, tokens: u32) -> u32 {
+        tokens.div_ceil(self.shard.engine.block_tokens())
+    }
+}
+
+impl Stage for First {
+    fn room(&self) -> usize {
+        if !self.waiting.is_empty() {
+            return 0;
+        }
+        self.routes.room(&self.peers, &self.usage) as usize
+    }
+
+    fn attachments(&self, entry: &bytes::Bytes) -> Vec<BlobRef> {
+        match wire::decode::<Prompt>(entry) {
+            Ok(Prompt { ids: Payload::Blob(blob), .. }) => vec![blob],
+            _ => Vec::new(),
+        }
+    }
+
+    fn process(&mut self, mut inbox: Inbox, out: &mut Outbox) -> anyhow::Result<()> {
+        self.meet(&inbox, out);
+        for message in std::mem::take(&mut inbox.messages) {
+            if let Err(error) = self.take_message(&message, &inbox, out) {
+                metrics::counter!("tokenway_refused_messages_total", "edge" => "token").increment(1);
+                tracing::warn!(%error, "refused message");
+            }
+        }
+        for job in std::mem::take(&mut inbox.jobs) {
+            self.take_job(job, inbox.now, out);
+        }
+        self.expire(inbox.now, out);
+        if inbox.draining {
+            self.waiting.drain(..).for_each(|it| out.give_back(it.ticket));
+        }
+        // What was admitted is told before the first step is computed, which may take long.
+        let again = self.admit(out) || self.run_step(&inbox, out);
+        if again {
+            out.wake_at(inbox.now);
+        } else if let Some(deadline) = self.next_deadline() {
+            out.wake_at(deadline);
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            used: Room { sequences: self.sequences.len() as u32, kv_blocks: self.shard.engine.blocks_used() },
+            capacity: self.own_room(),
+            grants: Vec::new(),
+            held: self.routes.held(&self.peers, &self.usage),
+            done: self.done,
+            busy: !self.sequences.is_empty() || self.lanes.is_busy(),
+        }
+    }
+}
+
+impl First {
+    fn next_deadline(&self) -> Option<Instant> {
+        let sequences = self.sequences.values().map(|it| it.deadline);
+        let waiting = self.waiting.iter().map(|it| it.deadline);
+        sequences.chain(waiting).chain(self.lanes.deadline()).min()
+    }
+}
+
+/// The prompt's token ids; none when they were stored apart and are no longer there.
+fn ids_of(prompt: &Prompt, job: &Job) -> Option<Vec<u32>> {
+    let bytes: &[u8] = match &prompt.ids {
+        Payload::Inline(bytes) => bytes,
+        Payload::Blob(_) => job.blobs.first()?.as_ref()?,
+    };
+    let ids: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+    (!ids.is_empty() && ids.len() as u32 >= prompt.prompt_tokens).then_some(ids)
+}

@@ -1,0 +1,339 @@
+//! The scheduling shard as a function: what comes in, what goes out. The echo engine computes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pipelines::graph::{InFlight, ShardForward};
+use pipelines::stage::{Effect, Ticket};
+use pipelines::{Inbox, Job, Outbox, Peers, Stage};
+use schemas::admission::{Event, Notice};
+use schemas::control::{Control, Feedback, Head, Say};
+use schemas::hidden::Hidden;
+use schemas::presence::{Presence, Room, State};
+use schemas::prompt::Prompt;
+use schemas::request::{Context, Generation, Payload};
+use schemas::token::{Finish, Token, Tokens};
+use schemas::{FailureKind, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, wire};
+
+use super::first::First;
+use super::shard::Shard;
+use crate::engine::Echo;
+
+const FP: Fingerprint = Fingerprint(1);
+const ME: InstanceId = InstanceId(10);
+const LATER: InstanceId = InstanceId(11);
+const SAMPLE: InstanceId = InstanceId(12);
+const DETOKENIZE: InstanceId = InstanceId(13);
+const DOOR: InstanceId = InstanceId(14);
+const PAYLOAD_MAX: usize = 1 << 20;
+
+/// A scheduling shard and what surrounds it.
+struct Bench {
+    first: First,
+    alive: Vec<InstanceId>,
+    peers: Peers,
+    now: Instant,
+    last_ticket: u64,
+}
+
+/// What one call brought out.
+#[derive(Default)]
+struct Came {
+    steps: Vec<Hidden>,
+    notices: Vec<Notice>,
+    acks: Vec<Ticket>,
+    wakes_at_once: bool,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut ShardForward)) -> Self {
+        let mut settings = ShardForward {
+            max_sequences: 8,
+            kv_tokens: 1024,
+            step_tokens: 32,
+            in_flight: InFlight::Fixed(1),
+            shards: 2,
+            ..ShardForward::default()
+        };
+        change(&mut settings);
+        let engine = Echo::new(false, settings.kv_tokens, settings.block_tokens).unwrap();
+        let shard = Shard::new(Box::new(engine), FP, 0, false, 64);
+        let first = First::new(shard, settings, 2, 1);
+        let alive = vec![LATER, SAMPLE, DETOKENIZE];
+        let mut bench = Self { first, alive, peers: Peers::default(), now: Instant::now(), last_ticket: 0 };
+        bench.meet();
+        bench
+    }
+
+    /// A new snapshot of who is alive.
+    fn meet(&mut self) {
+        let all = [(LATER, Role::ShardForward(1)), (SAMPLE, Role::Sample), (DETOKENIZE, Role::Detokenize)];
+        let announced = all.into_iter().filter(|(instance, _)| self.alive.contains(instance));
+        let peers: BTreeMap<InstanceId, Presence> =
+            announced.map(|(instance, role)| (instance, presence(instance, role))).collect();
+        self.peers = Peers::new(peers);
+    }
+
+    fn call(&mut self, jobs: Vec<Job>, messages: Vec<Bytes>) -> Came {
+        self.now += Duration::from_millis(1);
+        let mut out = Outbox::default();
+        let inbox = Inbox {
+            now: self.now,
+            instance: ME,
+            jobs,
+            messages,
+            peers: self.peers.clone(),
+            payload_max: PAYLOAD_MAX,
+            draining: false,
+        };
+        self.first.process(inbox, &mut out).unwrap();
+        let mut came = Came::default();
+        for effect in out.take() {
+            match effect {
+                Effect::Send { payload, .. } => match wire::decode::<Hidden>(&payload) {
+                    Ok(step) => came.steps.push(step),
+                    Err(_) => came.notices.push(wire::decode(&payload).unwrap()),
+                },
+                Effect::Ack(ticket) => came.acks.push(ticket),
+                Effect::WakeAt(time) => came.wakes_at_once |= time <= self.now,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        came
+    }
+
+    /// Submits prompts of these lengths; returns what the admission and the first step brought.
+    fn submit(&mut self, lengths: &[u32]) -> (Came, Came) {
+        let jobs = lengths.iter().map(|length| self.job(*length)).collect();
+        let admission = self.call(jobs, Vec::new());
+        let step = self.call(Vec::new(), Vec::new());
+        (admission, step)
+    }
+
+    fn job(&mut self, length: u32) -> Job {
+        self.last_ticket += 1;
+        let ids: Vec<u8> = (0..length).flat_map(|id| id.to_le_bytes()).collect();
+        let context = Context {
+            session: SessionId(self.last_ticket.into()),
+            choice: 0,
+            attempt: 0,
+            door: DOOR,
+            remaining_ms: 60_000,
+            traceparent: None,
+        };
+        let prompt = Prompt {
+            context,
+            ids: Payload::Inline(ids),
+            prompt_tokens: length,
+            max_tokens: 100,
+            generation: Generation::default(),
+            eos: vec![],
+        };
+        Job {
+            payload: wire::encode(&prompt),
+            blobs: vec![],
+            ticket: Ticket(self.last_ticket),
+            delivered: 1,
+            age: Duration::ZERO,
+        }
+    }
+
+    /// Answers a step as sample does.
+    fn draw(&mut self, step: &Hidden, finish: Option<Finish>) -> Came {
+        let message = tokens(step, finish);
+        self.call(Vec::new(), vec![message])
+    }
+}
+
+fn tokens(step: &Hidden, finish: Option<Finish>) -> Bytes {
+    let drawn = step.slices.iter().filter(|slice| slice.sample).map(|slice| Token {
+        sequence: slice.sequence,
+        position: slice.start + slice.ids.len() as u32,
+        id: 7,
+        finish,
+        logprobs: None,
+    });
+    let head = Head { origin: ME, step: step.head.step, control: vec![] };
+    wire::encode(&Tokens { head, forced: vec![], tokens: drawn.collect() })
+}
+
+fn presence(instance: InstanceId, role: Role) -> Presence {
+    let room = Room { sequences: 8, kv_blocks: 64 };
+    Presence {
+        instance,
+        role,
+        fp: Some(FP),
+        state: State::Ready,
+        beat: 1,
+        busy_ms: 0,
+        done: 0,
+        used: Room::default(),
+        capacity: room,
+        grants: vec![(ME, room)],
+        held: vec![],
+        compute: "here".into(),
+        pid: 1,
+        admin: None,
+        version: String::new(),
+    }
+}
+
+fn route_of(came: &Came) -> RouteId {
+    match &came.notices[0].event {
+        Event::Admitted { route, .. } => route.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn released(step: &Hidden) -> Vec<SequenceId> {
+    let released = step.head.control.iter().filter_map(|control| match control {
+        Control::Release(sequence) => Some(*sequence),
+        Control::Open(_) => None,
+    });
+    released.collect()
+}
+
+#[test]
+fn admission_is_told_and_acknowledged_before_the_first_step_is_computed() {
+    let mut bench = Bench::new(|_| {});
+    let (admission, step) = bench.submit(&[5]);
+    assert!(matches!(admission.notices[0].event, Event::Admitted { prompt_tokens: 5, .. }));
+    assert_eq!(admission.acks, [Ticket(1)]);
+    assert!(admission.steps.is_empty() && admission.wakes_at_once);
+    assert_eq!(step.steps.len(), 1);
+    assert!(matches!(&step.steps[0].head.control[0], Control::Open(open) if open.prompt_tokens == 5));
+}
+
+#[test]
+fn nothing_is_pulled_without_a_complete_route() {
+    let mut bench = Bench::new(|_| {});
+    bench.alive.retain(|instance| *instance != SAMPLE);
+    bench.meet();
+    bench.call(vec![], vec![]);
+    assert_eq!(bench.first.room(), 0);
+    bench.alive.push(SAMPLE);
+    bench.meet();
+    bench.call(vec![], vec![]);
+    assert_eq!(bench.first.room(), 8);
+}
+
+#[test]
+fn a_long_prompt_is_prefilled_in_chunks_beside_the_decode_of_others() {
+    let mut bench = Bench::new(|_| {});
+    let (_, first) = bench.submit(&[4]);
+    let job = bench.job(70);
+    bench.call(vec![job], vec![]);
+    let second = bench.draw(&first.steps[0], None);
+    let rows: Vec<(usize, bool)> = second.steps[0].slices.iter().map(|s| (s.ids.len(), s.sample)).collect();
+    assert_eq!(rows, [(1, true), (31, false)], "one row decodes, the rest of the budget prefills");
+    let third = bench.draw(&second.steps[0], None);
+    let fourth = bench.draw(&third.steps[0], None);
+    let last = &fourth.steps[0].slices[1];
+    assert_eq!((last.start, last.ids.len(), last.sample), (62, 8, true));
+}
+
+#[test]
+fn a_repeated_token_is_not_appended_twice() {
+    let mut bench = Bench::new(|_| {});
+    let (_, step) = bench.submit(&[4]);
+    let message = tokens(&step.steps[0], None);
+    let next = bench.call(vec![], vec![message.clone(), message.clone()]);
+    assert_eq!(next.steps[0].slices[0].start, 4);
+    let repeated = bench.call(vec![], vec![message]);
+    assert!(repeated.steps.is_empty(), "the next step is already on its way");
+}
+
+#[test]
+fn a_finished_or_cancelled_sequence_is_released_everywhere() {
+    let mut bench = Bench::new(|_| {});
+    let (_, step) = bench.submit(&[4]);
+    let end = bench.draw(&step.steps[0], Some(Finish::Stop));
+    assert_eq!(released(&end.steps[0]), [SequenceId(1)]);
+    assert_eq!(bench.first.status().used, Room::default());
+
+    let (admission, step) = bench.submit(&[4]);
+    let cancel = Feedback { entries: vec![(route_of(&admission), Say::Cancel)] };
+    let end = bench.call(vec![], vec![wire::encode(&cancel)]);
+    assert_eq!(released(&end.steps[0]), [SequenceId(2)], "although a step was on its way");
+    let late = bench.draw(&step.steps[0], None);
+    assert!(late.steps.is_empty() && !bench.first.status().busy);
+}
+
+#[test]
+fn a_dead_instance_ends_the_sequences_of_its_routes() {
+    for dead in [LATER, SAMPLE, DETOKENIZE] {
+        let mut bench = Bench::new(|_| {});
+        bench.submit(&[4]);
+        bench.alive.retain(|instance| *instance != dead);
+        bench.meet();
+        let came = bench.call(vec![], vec![]);
+        let Event::Failed { failure, route: Some(_) } = &came.notices[0].event else { panic!("{dead}") };
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        assert_eq!(bench.first.status().used.sequences, 0);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_at_its_window() {
+    let mut bench = Bench::new(|settings| settings.window = 3);
+    let (admission, mut came) = bench.submit(&[4]);
+    for _ in 0..3 {
+        came = bench.draw(&came.steps[0], None);
+    }
+    let stopped = bench.draw(&came.steps[0], None);
+    assert!(stopped.steps.is_empty(), "four tokens are unread");
+    let read = Feedback { entries: vec![(route_of(&admission), Say::Delivered(4))] };
+    assert_eq!(bench.call(vec![], vec![wire::encode(&read)]).steps.len(), 1);
+}
+
+#[test]
+fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_forced() {
+    let mut bench = Bench::new(|settings| settings.kv_tokens = 64);
+    let (_, mut came) = bench.submit(&[15, 15, 15]);
+    came = bench.draw(&came.steps[0], None);
+    let mut reopened = None;
+    for _ in 0..40 {
+        let Some(step) = came.steps.first() else { break };
+        let forced = step.head.control.iter().find_map(|control| match control {
+            Control::Open(open) if open.forced_tokens > 0 => Some(open.forced_tokens),
+            _ => None,
+        });
+        reopened = reopened.or(forced);
+        let released = released(step);
+        assert!(step.slices.iter().all(|slice| !released.contains(&slice.sequence)));
+        // The oldest ends now and then, so that there is room for the preempted.
+        let finish = (came.steps[0].slices[0].start > 40).then_some(Finish::Length);
+        came = bench.draw(&came.steps[0].clone(), finish);
+    }
+    assert!(reopened.is_some(), "none came back");
+}
+
+#[test]
+fn what_can_never_fit_is_refused_and_what_kills_is_given_up() {
+    let mut bench = Bench::new(|_| {});
+    let job = bench.job(2000);
+    let came = bench.call(vec![job], vec![]);
+    assert!(
+        matches!(&came.notices[0].event, Event::Failed { failure, .. } if failure.kind == FailureKind::Invalid)
+    );
+    let mut poison = bench.job(4);
+    poison.delivered = 3;
+    let came = bench.call(vec![poison], vec![]);
+    assert!(
+        matches!(&came.notices[0].event, Event::Failed { failure, .. } if failure.kind == FailureKind::Internal)
+    );
+    assert_eq!(came.acks, [Ticket(2)]);
+}
+
+#[test]
+fn two_steps_on_their_way_hold_different_sequences() {
+    let mut bench = Bench::new(|settings| settings.in_flight = InFlight::Fixed(2));
+    let (_, first) = bench.submit(&[4, 4, 4, 4]);
+    let came = bench.draw(&first.steps[0], None);
+    let other = bench.call(vec![], vec![]);
+    let sequences = |step: &Hidden| step.slices.iter().map(|slice| slice.sequence).collect::<Vec<_>>();
+    assert_eq!(sequences(&came.steps[0]).len(), 2);
+    assert_eq!(sequences(&other.steps[0]).len(), 2);
+    assert!(sequences(&came.steps[0]).iter().all(|it| !sequences(&other.steps[0]).contains(it)));
+}

@@ -1,0 +1,377 @@
+//! The forward pass against transformers' logits, and against itself: whole, in chunks, batched, sharded.
+//!
+//! `goldens/make.py` made the checkpoints and says what is in them.
+
+use std::path::{Path, PathBuf};
+
+use models::{LlamaConfig, Weights};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use schemas::hidden::Slice;
+use schemas::{DType, SequenceId};
+use shard_forward::engine::{
+    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, OutOfBlocks, RowError, RowSpec, StepBatch,
+    StepOutput,
+};
+
+const DELTA_MAX: f32 = 1e-4;
+const GOLDENS: [&str; 4] = ["gqa", "tied-wide-heads", "llama3-rope", "biases"];
+const BLOCK_TOKENS: u32 = 16;
+
+/// One prompt of a golden file.
+struct Prompt {
+    ids: Vec<u32>,
+    /// Logits at its last positions.
+    logits: Vec<Vec<f32>>,
+    /// What follows it greedily.
+    greedy: Vec<u32>,
+}
+
+/// All shards of a model, one after the other.
+struct Model {
+    shards: Vec<LlamaShard>,
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+}
+
+fn prompts(name: &str) -> Vec<Prompt> {
+    let file = std::fs::read(golden(name).join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let ids = |name: String| -> Option<Vec<u32>> {
+        let data = tensors.tensor(&name).ok()?.data().to_vec();
+        Some(data.chunks(8).map(|id| i64::from_le_bytes(id.try_into().unwrap()) as u32).collect())
+    };
+    let prompts = (0..).map_while(|i| {
+        let logits = tensors.tensor(&format!("logits.{i}")).ok()?;
+        let floats: Vec<f32> =
+            logits.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+        Some(Prompt {
+            ids: ids(format!("input_ids.{i}"))?,
+            logits: floats.chunks(logits.shape()[1]).map(<[f32]>::to_vec).collect(),
+            greedy: ids(format!("greedy.{i}"))?,
+        })
+    });
+    let prompts: Vec<Prompt> = prompts.collect();
+    assert!(!prompts.is_empty());
+    prompts
+}
+
+fn options(dtype: DType, kv_tokens: u32) -> EngineOptions {
+    EngineOptions {
+        dtype,
+        device: ComputeDevice::Cpu,
+        kv_tokens,
+        block_tokens: BLOCK_TOKENS,
+        threads: Some(1),
+    }
+}
+
+fn slice(sequence: u64, start: usize, ids: &[u32], sample: bool) -> Slice {
+    Slice { sequence: SequenceId(sequence), start: start as u32, ids: ids.to_vec(), sample }
+}
+
+fn complete() -> RowSpec {
+    RowSpec { temperature: 1.0, candidates: u32::MAX, ..RowSpec::default() }
+}
+
+fn greedy() -> RowSpec {
+    RowSpec { candidates: 1, ..RowSpec::default() }
+}
+
+impl Model {
+    fn load(folder: &Path, shards: u16, options: &EngineOptions) -> Self {
+        let config = LlamaConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let weights = Weights::open(folder).unwrap();
+        let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
+        let load = |shard| LlamaShard::from_weights(&config, &weights, &plan, shard, options).unwrap();
+        Self { shards: (0..shards).map(load).collect() }
+    }
+
+    fn golden(name: &str) -> Self {
+        Self::load(&golden(name), 1, &options(DType::F32, 32_768))
+    }
+
+    fn step(&mut self, slices: &[Slice], spec: &RowSpec) -> anyhow::Result<StepOutput> {
+        let rows = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
+        let batch = StepBatch { slices, rows: &rows };
+        let mut states = None;
+        for shard in &mut self.shards {
+            match shard.forward(&batch, states.as_ref())? {
+                StepOutput::Hidden(hidden) => states = hidden,
+                rows => return Ok(rows),
+            }
+        }
+        unreachable!("the last shard gives rows")
+    }
+
+    /// Logits by id of every slice with `sample`.
+    fn logits(&mut self, slices: &[Slice]) -> Vec<Vec<f32>> {
+        let StepOutput::Rows(rows) = self.step(slices, &complete()).unwrap() else { unreachable!() };
+        let by_id = |mut candidates: Vec<(u32, f32)>| {
+            candidates.sort_by_key(|(id, _)| *id);
+            candidates.into_iter().map(|(_, logit)| logit).collect()
+        };
+        rows.into_iter().map(|row| by_id(row.unwrap().candidates)).collect()
+    }
+
+    /// The largest logit's id of every slice with `sample`.
+    fn greedy(&mut self, slices: &[Slice]) -> Vec<u32> {
+        let StepOutput::Rows(rows) = self.step(slices, &greedy()).unwrap() else { unreachable!() };
+        rows.into_iter().map(|row| row.unwrap().candidates[0].0).collect()
+    }
+
+    /// What follows each prompt greedily, all in one batch.
+    fn continue_greedily(&mut self, prompts: &[Prompt], tokens: usize) -> Vec<Vec<u32>> {
+        let first: Vec<Slice> =
+            (0..).zip(prompts).map(|(i, prompt)| slice(i, 0, &prompt.ids, true)).collect();
+        let mut answers: Vec<Vec<u32>> = self.greedy(&first).into_iter().map(|id| vec![id]).collect();
+        while answers[0].len() < tokens {
+            let last = |(i, prompt, answer): (u64, &Prompt, &Vec<u32>)| {
+                let position = prompt.ids.len() + answer.len() - 1;
+                slice(i, position, &answer[answer.len() - 1..], true)
+            };
+            let rows =
+                (0..).zip(prompts).zip(&answers).map(|((i, prompt), answer)| last((i, prompt, answer)));
+            let step: Vec<Slice> = rows.collect();
+            for (answer, id) in answers.iter_mut().zip(self.greedy(&step)) {
+                answer.push(id);
+            }
+        }
+        answers
+    }
+}
+
+fn assert_close(found: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        let delta = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(delta <= DELTA_MAX, "{what}: row {row} differs by {delta}");
+    }
+}
+
+/// Prefixes of a prompt that end at the positions whose logits are stored, each a sequence of its own.
+fn prefixes(prompt: &Prompt) -> Vec<Slice> {
+    let first = prompt.ids.len() - prompt.logits.len();
+    (first..prompt.ids.len()).map(|end| slice(end as u64, 0, &prompt.ids[..=end], true)).collect()
+}
+
+#[test]
+fn logits_are_those_of_transformers_on_any_number_of_shards() {
+    for name in GOLDENS {
+        let config =
+            LlamaConfig::from_json(&std::fs::read(golden(name).join("config.json")).unwrap()).unwrap();
+        for shards in 1..=config.num_hidden_layers as u16 {
+            let mut model = Model::load(&golden(name), shards, &options(DType::F32, 32_768));
+            for prompt in prompts(name) {
+                let slices = prefixes(&prompt);
+                let found = model.logits(&slices);
+                assert_close(&found, &prompt.logits, &format!("{name} on {shards} shards"));
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_answers_are_those_of_transformers_on_any_number_of_shards() {
+    for name in GOLDENS {
+        let prompts = prompts(name);
+        let expected: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.greedy[..]).collect();
+        for shards in [1, 2] {
+            let mut model = Model::load(&golden(name), shards, &options(DType::F32, 4_096));
+            let found = model.continue_greedily(&prompts, expected[0].len());
+            assert_eq!(found, expected, "{name} on {shards} shards");
+        }
+    }
+}
+
+#[test]
+fn prefill_in_chunks_is_prefill_in_one_piece() {
+    for name in GOLDENS {
+        for prompt in prompts(name) {
+            let last = &prompt.logits[prompt.logits.len() - 1..];
+            for chunk in [1, 5, 16, 32] {
+                let mut model = Model::golden(name);
+                let mut start = 0;
+                let mut found = Vec::new();
+                for ids in prompt.ids.chunks(chunk) {
+                    let end = start + ids.len();
+                    found = model.logits(&[slice(1, start, ids, end == prompt.ids.len())]);
+                    start = end;
+                }
+                assert_close(&found, last, &format!("{name} in chunks of {chunk}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_of_prefills_chunks_and_decodes_gives_what_each_gives_alone() {
+    let prompts = prompts("llama3-rope");
+    let long = &prompts[prompts.len() - 1].ids;
+    let prepare = |model: &mut Model| {
+        let held = [
+            slice(1, 0, &long[..100], false),
+            slice(2, 0, &long[..7], false),
+            slice(3, 0, &long[..9], false),
+        ];
+        model.step(&held, &greedy()).unwrap();
+    };
+    let mixed = [
+        slice(1, 100, &long[100..101], true),
+        slice(2, 7, &long[7..40], true),
+        slice(4, 0, &long[..21], true),
+        slice(3, 9, &long[9..10], true),
+        slice(5, 0, &long[..1], true),
+    ];
+    let mut model = Model::golden("llama3-rope");
+    prepare(&mut model);
+    let together = model.logits(&mixed);
+    for (i, alone) in mixed.iter().enumerate() {
+        let mut model = Model::golden("llama3-rope");
+        prepare(&mut model);
+        let found = model.logits(std::slice::from_ref(alone));
+        assert_close(&found, &together[i..=i], &format!("slice {i}"));
+    }
+}
+
+#[test]
+fn an_earlier_start_computes_those_positions_again() {
+    let prompt = &prompts("gqa")[2];
+    let mut model = Model::golden("gqa");
+    model.logits(&[slice(1, 0, &prompt.ids, true)]);
+    let other: Vec<u32> = prompt.ids.iter().map(|id| (id + 1) % 128).collect();
+    model.logits(&[slice(1, 4, &other[4..], true)]);
+    let found = model.logits(&[slice(1, 4, &prompt.ids[4..], true)]);
+    assert_close(&found, &prompt.logits[prompt.logits.len() - 1..], "after two others");
+}
+
+#[test]
+fn released_blocks_serve_other_sequences() {
+    let prompt = &prompts("gqa")[2];
+    let mut model = Model::load(&golden("gqa"), 2, &options(DType::F32, 48));
+    for sequence in 0..5 {
+        let found = model.logits(&[slice(sequence, 0, &prompt.ids, true)]);
+        assert_close(&found, &prompt.logits[prompt.logits.len() - 1..], "reused blocks");
+        assert!(model.shards.iter().all(|shard| shard.blocks_used() == 3 && shard.blocks_total() == 3));
+        let error = model.step(&[slice(9, 0, &[1], true)], &greedy()).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&OutOfBlocks { needed: 1, free: 0, total: 3 }));
+        model.shards.iter_mut().for_each(|shard| shard.release(SequenceId(sequence)));
+        assert!(model.shards.iter().all(|shard| shard.blocks_used() == 0));
+    }
+}
+
+#[test]
+fn a_kept_row_is_given_in_full() {
+    let mut model = Model::golden("gqa");
+    let ids = &prompts("gqa")[1].ids;
+    let keep = RowSpec { keep: true, ..greedy() };
+    model.step(&[slice(1, 0, ids, true), slice(2, 0, &ids[..3], true)], &keep).unwrap();
+    let shard = &model.shards[0];
+    let wanted = RowSpec { temperature: 0.5, extras: vec![3, 64], ..greedy() };
+    let row = shard.full_row(SequenceId(1), ids.len() as u32, &wanted).unwrap().unwrap();
+    let expected = &prompts("gqa")[1].logits[ids.len() - 1];
+    assert_eq!((row.candidates.len(), row.extras.len()), (126, 2));
+    for (id, logit) in row.candidates.iter().chain(&row.extras) {
+        assert!((expected[*id as usize] - logit).abs() <= DELTA_MAX);
+    }
+    assert!(shard.full_row(SequenceId(1), 3, &wanted).is_none(), "another position");
+    assert!(shard.full_row(SequenceId(3), 3, &wanted).is_none(), "another sequence");
+    model.shards[0].release(SequenceId(1));
+    assert!(model.shards[0].full_row(SequenceId(1), ids.len() as u32, &wanted).is_none(), "released");
+}
+
+#[test]
+fn a_step_that_cannot_be_computed_changes_nothing() {
+    let mut model = Model::load(&golden("gqa"), 2, &options(DType::F32, 512));
+    assert!(model.step(&[slice(1, 0, &[1, 128], true)], &greedy()).is_err(), "outside the vocabulary");
+    assert!(model.step(&[slice(1, 1, &[1], true)], &greedy()).is_err(), "a gap");
+    let slices = [slice(1, 0, &[1, 2], true)];
+    let batch = StepBatch { slices: &slices, rows: &[greedy()] };
+    let data = vec![0; 3 * 64 * 4].into();
+    let three_rows = schemas::Tensor::new(DType::F32, vec![3, 64], data).unwrap();
+    assert!(model.shards[1].forward(&batch, None).is_err(), "no states");
+    assert!(model.shards[1].forward(&batch, Some(&three_rows)).is_err(), "another shape");
+    assert!(model.shards[0].forward(&batch, Some(&three_rows)).is_err(), "states for the first");
+    assert!(model.shards[1].forward(&StepBatch { slices: &slices, rows: &[] }, None).is_err(), "no rows");
+    assert!(model.shards.iter().all(|shard| shard.blocks_used() == 0));
+}
+
+/// A copy of a golden checkpoint, its weights changed by `change`.
+fn changed(name: &str, change: impl Fn(&str, Vec<f32>) -> (Dtype, Vec<u8>)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(golden(name).join("config.json"), folder.path().join("config.json")).unwrap();
+    let file = std::fs::read(golden(name).join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let weights: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let floats = view.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+            let (dtype, bytes) = change(&name, floats);
+            (name, dtype, view.shape().to_vec(), bytes)
+        })
+        .collect();
+    let views = weights.iter().map(|(name, dtype, shape, bytes)| {
+        (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    let path = folder.path().join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    folder
+}
+
+#[test]
+fn files_in_half_precision_compute_in_f32_and_in_bf16() {
+    let prompt = &prompts("gqa")[2];
+    let to_bf16 =
+        |floats: Vec<f32>| floats.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
+    let to_f16 =
+        |floats: Vec<f32>| floats.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect();
+    let bf16_file = changed("gqa", |_, floats| (Dtype::BF16, to_bf16(floats)));
+    let f16_file = changed("gqa", |_, floats| (Dtype::F16, to_f16(floats)));
+    let last = |folder: &Path, dtype| {
+        let mut model = Model::load(folder, 2, &options(dtype, 512));
+        let found = model.logits(&[slice(1, 0, &prompt.ids, true)]).remove(0);
+        let delta = found.iter().zip(&prompt.logits[prompt.ids.len() - 1]).map(|(a, b)| (a - b).abs());
+        (delta.fold(0.0, f32::max), found)
+    };
+    let scale = prompt.logits[prompt.ids.len() - 1].iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+    let (exact, mapped) = last(bf16_file.path(), DType::Bf16);
+    let (_, converted) = last(&golden("gqa"), DType::Bf16);
+    assert_eq!(mapped, converted, "the same weights in bf16, mapped and converted");
+    assert!(exact < 0.1 * scale, "bf16: {exact} of {scale}");
+    let (in_f32, _) = last(bf16_file.path(), DType::F32);
+    assert!(in_f32 < 0.05 * scale, "bf16 file in f32: {in_f32} of {scale}");
+    let (in_f32, _) = last(f16_file.path(), DType::F32);
+    assert!(in_f32 < 0.01 * scale, "f16 file in f32: {in_f32} of {scale}");
+}
+
+#[test]
+fn a_sequence_of_nan_fails_alone_and_leaves_nothing_behind() {
+    let prompt = &prompts("gqa")[2];
+    let poison = 5;
+    let folder = changed("gqa", |name, mut floats| {
+        if name == "model.embed_tokens.weight" {
+            floats[poison * 64] = f32::NAN;
+        }
+        (Dtype::F32, floats.iter().flat_map(|x| x.to_le_bytes()).collect())
+    });
+    let healthy: Vec<u32> = prompt.ids.iter().map(|&id| if id == poison as u32 { 6 } else { id }).collect();
+    let mut model = Model::load(folder.path(), 1, &options(DType::F32, 80));
+    let alone = model.logits(&[slice(1, 0, &healthy, false), slice(2, 0, &healthy[..20], true)]);
+    model.shards[0].release(SequenceId(2));
+    let mixed = [slice(1, healthy.len(), &[7], true), slice(3, 0, &[poison as u32], true)];
+    for spec in [greedy(), complete()] {
+        let StepOutput::Rows(rows) = model.step(&mixed, &spec).unwrap() else { unreachable!() };
+        assert!(rows[0].is_ok());
+        assert_eq!(rows[1], Err(RowError::NotFinite));
+    }
+    model.shards[0].release(SequenceId(1));
+    model.shards[0].release(SequenceId(3));
+    model.logits(&[slice(4, 0, &healthy[..17], false)]);
+    model.logits(&[slice(5, 0, &healthy[..19], false)]);
+    let after = model.logits(&[slice(5, 19, &healthy[19..20], true), slice(4, 17, &healthy[17..18], true)]);
+    assert_close(&after[..1], &alone, "in blocks that held NaN");
+}
