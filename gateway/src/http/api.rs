@@ -1,0 +1,266 @@
+//! The operations, as `/openapi.json` describes them.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use pipelines::record::Record;
+use pipelines::session::{AskInput, Door};
+use poem::web::Data;
+use poem_openapi::auth::Bearer;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::PlainText;
+use poem_openapi::{ApiResponse, OpenApi, ResponseContent, SecurityScheme, Tags};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::answer::chat::{ChatCompletion, ChatCompletionChunk, ChatDialect};
+use crate::http::answer::completion::{Completion, CompletionChunk, CompletionDialect};
+use crate::http::answer::dialect::Head;
+use crate::http::body::Posted;
+use crate::http::collect::collect;
+use crate::http::failure::{ErrorBody, Refusal};
+use crate::http::generate::Plan;
+use crate::http::meter::Meter;
+use crate::http::models::{self, Model, ModelList};
+use crate::http::ready::{self, Health, ReadyResponse};
+use crate::http::reply::{Events, Reply};
+use crate::http::request::chat::ChatRequest;
+use crate::http::request::completion::CompletionRequest;
+use crate::http::stream::events;
+use crate::http::trace::Trace;
+
+/// What the operations need.
+pub struct Api {
+    /// The way to the bus.
+    pub door: Door,
+    /// What `/metrics` renders.
+    pub metrics: PrometheusHandle,
+    /// Cancelled when the process shuts down.
+    pub shutdown: CancellationToken,
+}
+
+#[derive(Tags)]
+enum Tag {
+    /// Conversations.
+    Chat,
+    /// Plain continuations of a prompt.
+    Completions,
+    /// What can be asked for.
+    Models,
+    /// For operators and orchestrators.
+    Operations,
+}
+
+/// The gateway's API key, when it was started with `--api-keys`. A layer before the operations checks it.
+#[derive(SecurityScheme)]
+enum ApiKey {
+    /// Sent as `Authorization: Bearer KEY`.
+    Key(#[expect(dead_code, reason = "a layer before the operations checks it")] KeyScheme),
+    #[oai(fallback)]
+    None,
+}
+
+/// One of the keys that the gateway was started with.
+#[derive(SecurityScheme)]
+#[oai(rename = "ApiKey", ty = "bearer")]
+struct KeyScheme(#[expect(dead_code, reason = "a layer before the operations checks it")] Bearer);
+
+#[derive(ResponseContent)]
+enum ChatContent {
+    Whole(Reply<ChatCompletion>),
+    Events(Events<ChatCompletionChunk>),
+}
+
+#[derive(ApiResponse)]
+enum ChatResponse {
+    /// The answers: one JSON document, or with `stream` server-sent events that end with `data: [DONE]`. A failure after
+    /// the stream began is an event with `error` in it, and the end of the stream.
+    #[oai(status = 200)]
+    Answered(ChatContent),
+}
+
+#[derive(ResponseContent)]
+enum CompletionContent {
+    Whole(Reply<Completion>),
+    Events(Events<CompletionChunk>),
+}
+
+#[derive(ApiResponse)]
+enum CompletionResponse {
+    /// The answers: one JSON document, or with `stream` server-sent events that end with `data: [DONE]`. A failure after
+    /// the stream began is an event with `error` in it, and the end of the stream.
+    #[oai(status = 200)]
+    Answered(CompletionContent),
+}
+
+#[derive(ApiResponse)]
+enum ModelsResponse {
+    /// The models.
+    #[oai(status = 200)]
+    Listed(Reply<ModelList>),
+    /// The gateway wants an API key and got none, or an unknown one.
+    #[oai(status = 401)]
+    #[expect(dead_code, reason = "a layer before the operations answers it")]
+    Unauthorized(Reply<ErrorBody>),
+}
+
+#[derive(ApiResponse)]
+enum ModelResponse {
+    /// The model.
+    #[oai(status = 200)]
+    Found(Reply<Model>),
+    /// The gateway wants an API key and got none, or an unknown one.
+    #[oai(status = 401)]
+    #[expect(dead_code, reason = "a layer before the operations answers it")]
+    Unauthorized(Reply<ErrorBody>),
+    /// The model does not exist.
+    #[oai(status = 404)]
+    NotFound(Reply<ErrorBody>),
+}
+
+#[OpenApi]
+impl Api {
+    /// Answer a conversation
+    #[oai(
+        path = "/v1/chat/completions",
+        method = "post",
+        operation_id = "createChatCompletion",
+        tag = "Tag::Chat"
+    )]
+    async fn chat(
+        &self,
+        _key: ApiKey,
+        Data(trace): Data<&Arc<Trace>>,
+        Posted(request): Posted<ChatRequest>,
+    ) -> Result<ChatResponse, Refusal> {
+        let record = self.find(&request.model, trace)?;
+        let include_usage =
+            request.stream_options.as_ref().and_then(|options| options.include_usage) == Some(true);
+        let head = Head::new("chatcmpl", &record);
+        let plan = Plan {
+            n: request.choices()?,
+            generation: request.generation()?,
+            inputs: vec![AskInput::Chat(request.input()?)],
+            now_unix: head.created,
+            traceparent: trace.traceparent.clone(),
+            record,
+        };
+        let meter = Meter::new(&plan.record.model, plan.answers(), trace.started);
+        let dialect =
+            ChatDialect::new(head, plan.answers(), plan.generation.logprobs.is_some(), include_usage);
+        let opened = plan.open(&self.door).await?;
+        Ok(ChatResponse::Answered(if request.stream == Some(true) {
+            ChatContent::Events(Events::new(events(opened, meter, dialect, include_usage)))
+        } else {
+            ChatContent::Whole(Reply(collect(opened, meter, dialect).await?))
+        }))
+    }
+
+    /// Continue prompts
+    #[oai(
+        path = "/v1/completions",
+        method = "post",
+        operation_id = "createCompletion",
+        tag = "Tag::Completions"
+    )]
+    async fn complete(
+        &self,
+        _key: ApiKey,
+        Data(trace): Data<&Arc<Trace>>,
+        Posted(request): Posted<CompletionRequest>,
+    ) -> Result<CompletionResponse, Refusal> {
+        let record = self.find(&request.model, trace)?;
+        let include_usage =
+            request.stream_options.as_ref().and_then(|options| options.include_usage) == Some(true);
+        let head = Head::new("cmpl", &record);
+        let plan = Plan {
+            n: request.choices()?,
+            generation: request.generation()?,
+            inputs: request.inputs()?,
+            now_unix: head.created,
+            traceparent: trace.traceparent.clone(),
+            record,
+        };
+        let meter = Meter::new(&plan.record.model, plan.answers(), trace.started);
+        let echoed = request.echo()?;
+        let n = plan.n as usize;
+        let echoes =
+            (0..plan.answers()).map(|index| echoed.map(|prompts| prompts[index / n].clone())).collect();
+        let dialect = CompletionDialect::new(head, echoes, plan.generation.logprobs.is_some(), include_usage);
+        let opened = plan.open(&self.door).await?;
+        Ok(CompletionResponse::Answered(if request.stream == Some(true) {
+            CompletionContent::Events(Events::new(events(opened, meter, dialect, include_usage)))
+        } else {
+            CompletionContent::Whole(Reply(collect(opened, meter, dialect).await?))
+        }))
+    }
+
+    /// List the models
+    #[oai(path = "/v1/models", method = "get", operation_id = "listModels", tag = "Tag::Models")]
+    async fn models(&self, _key: ApiKey) -> ModelsResponse {
+        ModelsResponse::Listed(Reply(ModelList::of(&self.door)))
+    }
+
+    /// Describe one model
+    #[oai(path = "/v1/models/:id", method = "get", operation_id = "retrieveModel", tag = "Tag::Models")]
+    async fn model(
+        &self,
+        _key: ApiKey,
+        /// Id of the model.
+        Path(id): Path<String>,
+    ) -> ModelResponse {
+        match models::find(&self.door, &id) {
+            Ok(record) => ModelResponse::Found(Reply(Model::of(record, &self.door))),
+            Err(failure) => ModelResponse::NotFound(Reply(failure.into())),
+        }
+    }
+
+    /// Describe one model whose id has slashes that the client does not escape
+    #[oai(path = "/v1/models/*param0", method = "get", hidden)]
+    async fn model_with_slashes(&self, key: ApiKey, id: Path<String>) -> ModelResponse {
+        self.model(key, id).await
+    }
+
+    /// Whether the process lives
+    #[oai(path = "/health", method = "get", operation_id = "health", tag = "Tag::Operations")]
+    async fn health(&self) -> Reply<Health> {
+        Reply(Health { status: "ok".into(), instance: self.door.instance().to_string() })
+    }
+
+    /// Whether the gateway can serve
+    #[oai(path = "/ready", method = "get", operation_id = "ready", tag = "Tag::Operations")]
+    async fn ready(
+        &self,
+        /// Asks for this model only.
+        Query(model): Query<Option<String>>,
+    ) -> ReadyResponse {
+        ready::check(&self.door, &self.shutdown, model.as_deref())
+    }
+
+    /// Metrics for Prometheus
+    #[oai(path = "/metrics", method = "get", operation_id = "metrics", tag = "Tag::Operations")]
+    async fn metrics(&self) -> PlainText<String> {
+        PlainText(self.metrics.render())
+    }
+}
+
+impl Api {
+    fn find(&self, model: &str, trace: &Trace) -> Result<Record, Refusal> {
+        let record = models::find(&self.door, model)?;
+        // Set once: a request names one model.
+        let _ = trace.model.set(record.model.clone());
+        Ok(record)
+    }
+}
+
+impl Head {
+    fn new(prefix: &str, record: &Record) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            id: format!("{prefix}-{:032x}", rand::random::<u128>()),
+            created: now.as_secs() as i64,
+            model: record.model.clone(),
+            fingerprint: record.fp.clone(),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Doors: what turns a client's request into a session on the bus, and its answer into bytes for the client.
+
+pub mod command;
+pub mod http;
