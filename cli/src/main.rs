@@ -1,0 +1,107 @@
+//! The `tokenway` command: serves models, talks to them, and looks at what runs.
+//!
+//! It speaks HTTP and NATS only, so it starts on a machine where libtorch does not.
+
+mod exit;
+mod locate;
+
+mod up;
+
+mod client;
+mod sampling;
+mod sse;
+
+mod chat;
+mod run;
+
+mod bus;
+mod doctor;
+mod last;
+mod status;
+mod status_table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  tokenway up                                   serve the demo model on http://127.0.0.1:8080
+  tokenway up --model ~/models/llama --shards 2 serve a model folder of one's own
+  tokenway run \"What is 12 + 30?\"               one answer
+  tokenway chat                                 a conversation
+  tokenway status --watch                       what runs, live
+  tokenway doctor                               what is missing, and what to do about it
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+/// Serves language models as a pipeline of processes on NATS.
+#[derive(Parser)]
+#[command(name = "tokenway", version = bus::VERSION, after_help = EXAMPLES, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::Arguments),
+    Run(run::Arguments),
+    Chat(chat::Arguments),
+    Status(status::Arguments),
+    Doctor(doctor::Arguments),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  tokenway completions bash > ~/.local/share/bash-completion/completions/tokenway"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // One thread: `up` must start its processes from the thread that lives as long as it does (see `up::parent_death`).
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&error.into()),
+    };
+    let outcome = runtime.block_on(dispatch(arguments.command));
+    // A read of standard input may still be blocked.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|error| exit::report(&error))
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Run(arguments) => run::run(arguments).await,
+        Command::Chat(arguments) => chat::run(arguments).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tokenway", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_prompt_is_required_and_replicas_are_checked() {
+        assert!(Arguments::try_parse_from(["tokenway", "run"]).is_err());
+        assert!(Arguments::try_parse_from(["tokenway", "up", "--replicas", "sample=two"]).is_err());
+        assert!(Arguments::try_parse_from(["tokenway", "up", "--replicas", "shard-forward.1=2"]).is_ok());
+    }
+}

@@ -1,0 +1,160 @@
+//! Which pipelines to serve: the files as given, with the flags over them, resolved once for all processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pipelines::Pipeline;
+use pipelines::graph::Overrides;
+use schemas::Role;
+
+use super::replicas::Replicas;
+use crate::exit::misuse;
+use crate::locate;
+
+const DEMO: &str = "pipelines/demo.toml";
+
+/// What to serve and how.
+#[derive(Args, Debug, Default)]
+pub struct Arguments {
+    /// Pipeline files [default: pipelines/demo.toml]
+    #[arg(value_name = "PIPELINE.toml")]
+    files: Vec<PathBuf>,
+    /// Model folder, or the name of one under models/; its name becomes the model id
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// Cut the layers evenly into this many shards
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
+    /// Element type of weights, hidden states and KV cache
+    #[arg(long, value_parser = ["f32", "bf16"])]
+    dtype: Option<String>,
+    /// Where the model computes: cpu or cuda:N
+    #[arg(long, value_parser = device)]
+    device: Option<String>,
+    /// Processes of a stage, or of one shard (shard-forward.1=2); repeatable
+    #[arg(long, value_name = "STAGE=N")]
+    replicas: Vec<Replicas>,
+}
+
+/// A resolved pipeline.
+#[derive(Debug)]
+pub struct Planned {
+    /// Id for the request's `model` field.
+    pub model: String,
+    /// The resolved file that every process of the pipeline reads.
+    pub file: PathBuf,
+    /// Every role with the number of its processes.
+    pub roles: Vec<(Role, u32)>,
+}
+
+/// Resolves the pipelines and writes them into `folder`.
+pub fn make(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<Planned>> {
+    let mut planned: Vec<Planned> = Vec::new();
+    for (index, file) in files(arguments, folder)?.iter().enumerate() {
+        let pipeline = resolve(arguments, file)?;
+        if planned.iter().any(|other| other.model == pipeline.model) {
+            return Err(misuse(format!("two pipelines have the model id `{}`", pipeline.model)));
+        }
+        let resolved = folder.join(format!("pipeline-{index}.toml"));
+        fs::write(&resolved, toml::to_string(&pipeline)?)?;
+        let roles = pipeline.roles().into_iter().map(|role| counted(role, &arguments.replicas)).collect();
+        planned.push(Planned { model: pipeline.model, file: resolved, roles });
+    }
+    Ok(planned)
+}
+
+/// The files given; else one about the model folder given; else the demo's.
+fn files(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if let (Some(_), [_, _, ..]) = (&arguments.model, arguments.files.as_slice()) {
+        return Err(misuse("`--model` goes with at most one pipeline file"));
+    }
+    if !arguments.files.is_empty() {
+        return arguments.files.iter().map(|file| existing(file, "pipeline")).collect();
+    }
+    if let Some(model) = &arguments.model {
+        let path = model_folder(model)?;
+        let table: toml::Table = [("model", model_id(&path)?), ("path", text(&path)?)]
+            .map(|(key, value)| (key.into(), value.into()))
+            .into_iter()
+            .collect();
+        let file = folder.join("model.toml");
+        fs::write(&file, toml::to_string(&table)?)?;
+        return Ok(vec![file]);
+    }
+    let demo = locate::in_repository(Path::new(DEMO));
+    demo.map(|file| vec![file])
+        .ok_or_else(|| misuse(format!("no `{DEMO}` here: name a pipeline file, or `--model PATH`")))
+}
+
+fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
+    let mut overrides = Overrides::default();
+    if let Some(model) = &arguments.model {
+        let path = model_folder(model)?;
+        overrides.model = Some(model_id(&path)?);
+        overrides.path = Some(path);
+    }
+    if let Some(shards) = arguments.shards {
+        overrides.set("shard-forward", "shards", shards);
+        overrides.set("shard-forward", "layers", Vec::<u32>::new());
+    }
+    for (setting, value) in [("dtype", &arguments.dtype), ("device", &arguments.device)] {
+        if let Some(value) = value {
+            overrides.set("shard-forward", setting, value.as_str());
+        }
+    }
+    for replicas in arguments.replicas.iter().filter(|replicas| replicas.shard.is_none()) {
+        overrides.set(&replicas.stage, "replicas", replicas.count);
+    }
+    let mut pipeline = Pipeline::read(file, overrides)
+        .map_err(|error| misuse(format!("{:#}", anyhow::Error::new(error))))?;
+    pipeline.path = model_folder(&pipeline.path)?;
+    let no_such_shard = |replicas: &&Replicas| replicas.shard.is_some_and(|shard| shard >= pipeline.shards());
+    if let Some(replicas) = arguments.replicas.iter().find(no_such_shard) {
+        let shard = replicas.shard.unwrap_or_default();
+        return Err(misuse(format!(
+            "`{}` has {} shards, so no shard {shard}",
+            pipeline.model,
+            pipeline.shards()
+        )));
+    }
+    Ok(pipeline)
+}
+
+/// A role with its number of processes, the last flag about just this shard first.
+fn counted((role, count): (Role, u32), replicas: &[Replicas]) -> (Role, u32) {
+    let own = replicas.iter().rev().find(|replicas| replicas.shard.is_some() && replicas.applies_to(role));
+    (role, own.map_or(count, |replicas| replicas.count))
+}
+
+/// The folder at `model`, else the one of that name under models/. Absolute.
+fn model_folder(model: &Path) -> anyhow::Result<PathBuf> {
+    let named = || locate::in_repository(&Path::new("models").join(model));
+    let found = if model.is_dir() { Some(model.to_owned()) } else { named().filter(|path| path.is_dir()) };
+    let folder = existing(found.as_deref().unwrap_or(model), "model folder")?;
+    if !folder.join("config.json").is_file() {
+        return Err(misuse(format!("model folder `{}` has no config.json", folder.display())));
+    }
+    Ok(folder)
+}
+
+fn existing(path: &Path, what: &str) -> anyhow::Result<PathBuf> {
+    path.canonicalize().map_err(|error| misuse(format!("{what} `{}`: {error}", path.display())))
+}
+
+/// A model folder's name.
+fn model_id(folder: &Path) -> anyhow::Result<String> {
+    text(Path::new(folder.file_name().unwrap_or(folder.as_os_str())))
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| misuse(format!("`{}` is not UTF-8", path.display())))
+}
+
+fn device(text: &str) -> Result<String, String> {
+    let is_cuda = text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u16>().is_ok());
+    if text == "cpu" || is_cuda { Ok(text.to_owned()) } else { Err("must be cpu or cuda:N".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests;
