@@ -1,0 +1,23 @@
+//! What `make bench` and `make soak` measure.
+
+pub mod random;
+
+pub mod arrivals;
+pub mod model;
+pub mod workload;
+
+pub mod stream;
+pub mod usage;
+
+pub mod direct;
+pub mod pipeline;
+
+pub mod echo;
+pub mod echo_report;
+
+pub mod growth;
+pub mod soak;
+pub mod soak_load;
+
+pub mod spread;
+pub mod table;

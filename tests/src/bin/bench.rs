@@ -1,0 +1,135 @@
+//! `make bench`: what the bus costs, and what everything but the model costs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use pipelines::Pipeline;
+use pipelines::graph::Overrides;
+use serde_json::json;
+use tests::bench::direct;
+use tests::bench::echo::EchoBench;
+use tests::bench::pipeline::PipelineBench;
+use tests::bench::workload::Workload;
+
+const EXAMPLES: &str = "\
+Examples:
+  bench                                  everything, in about ten minutes
+  bench --only pipeline --batches 8      the pipeline beside one process, at batch 8
+  bench --only echo --json               the echo engine, as JSON";
+
+/// Measures tokens a second, latency, memory and CPU time of a whole pipeline on this machine
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Args {
+    /// Decode steps of each sequence
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=2048))]
+    steps: u32,
+
+    /// How often each thing is measured
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// Batches at which the pipeline is compared
+    #[arg(long, default_value = "1,8,32", value_delimiter = ',', value_name = "N,...",
+          value_parser = clap::value_parser!(u32).range(1..=128))]
+    batches: Vec<u32>,
+
+    /// Numbers of clients of the echo engine
+    #[arg(long, default_value = "1,32,128", value_delimiter = ',', value_name = "N,...",
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    clients: Vec<u32>,
+
+    /// Length of each measurement with the echo engine
+    #[arg(long, default_value_t = 4, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+
+    /// Only one part
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+
+    /// Run one piece of work in this process, as one side of the comparison
+    #[arg(long, hide = true, requires = "work")]
+    direct: Option<PathBuf>,
+
+    /// The piece of work, as JSON
+    #[arg(long, hide = true)]
+    work: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The whole pipeline beside the same work in one process
+    Pipeline,
+    /// The echo engine under load
+    Echo,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if let (Some(pipeline), Some(work)) = (&args.direct, &args.work) {
+        let work: Workload = serde_json::from_str(work)?;
+        let report = direct::measure(&Pipeline::read(pipeline, Overrides::default())?, &work)?;
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    // One thread: the client shares the processors with what it measures.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(&args))
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let load = load_average()?;
+    let pipeline = match args.only {
+        Some(Part::Echo) => None,
+        _ => Some(pipeline_bench(args)?.run().await?),
+    };
+    let echo = match args.only {
+        Some(Part::Pipeline) => None,
+        _ => Some(echo_bench(args).run().await?),
+    };
+    if args.json {
+        println!("{}", json!({"load_average": load, "pipeline": pipeline, "echo": echo}));
+        return Ok(());
+    }
+    println!(
+        "Load average before the start: {load:.1}. Close to 0 is a quiet machine; more makes every figure worse.\n"
+    );
+    if let Some(report) = pipeline {
+        println!("{report}\n");
+    }
+    if let Some(report) = echo {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+fn pipeline_bench(args: &Args) -> anyhow::Result<PipelineBench> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(2).context("the program is not in a target folder")?;
+    Ok(PipelineBench {
+        steps: args.steps,
+        rounds: args.rounds,
+        batches: args.batches.clone(),
+        cache: target.join("bench-model"),
+    })
+}
+
+fn echo_bench(args: &Args) -> EchoBench {
+    EchoBench {
+        clients: args.clients.clone(),
+        rounds: args.rounds,
+        window: Duration::from_secs(args.seconds.into()),
+    }
+}
+
+/// Programs that wanted a processor in the last minute, on average.
+fn load_average() -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    let first = text.split(' ').next().unwrap_or_default();
+    first.parse().context("`/proc/loadavg` has no number")
+}

@@ -1,0 +1,224 @@
+//! A whole pipeline as separate processes on a broker of its own, on free ports, in a folder of its own.
+
+mod nats;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use pipelines::Pipeline;
+use pipelines::graph::Overrides;
+use tempfile::TempDir;
+
+use crate::client::Api;
+use crate::process::{Process, binary, repository};
+
+pub use nats::Nats;
+
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+const POLL_EVERY: Duration = Duration::from_millis(20);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Pipeline file.
+    pub pipeline: PathBuf,
+    /// Changes of its settings.
+    pub overrides: Overrides,
+    /// Further arguments of the gateway.
+    pub gateway: Vec<String>,
+    /// Processes that are not started at first, by name (`tokenize`, `shard-forward.1`).
+    pub absent: Vec<String>,
+    /// `TOKENWAY_LOG` of every process.
+    pub log: String,
+}
+
+impl Options {
+    /// The demo model on two shards.
+    pub fn demo() -> Self {
+        Self::of("demo.toml")
+    }
+
+    /// The echo engine on two shards.
+    pub fn echo() -> Self {
+        Self::of("echo.toml")
+    }
+
+    fn of(file: &str) -> Self {
+        Self {
+            pipeline: repository().join("pipelines").join(file),
+            overrides: Overrides::default(),
+            gateway: Vec::new(),
+            absent: Vec::new(),
+            log: "info,async_nats=warn,poem=warn".into(),
+        }
+    }
+
+    /// Sets `stages.<stage>.<setting>`.
+    pub fn set(mut self, stage: &str, setting: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.overrides.set(stage, setting, value);
+        self
+    }
+
+    /// Leaves a process out at first.
+    pub fn without(mut self, name: &str) -> Self {
+        self.absent.push(name.to_owned());
+        self
+    }
+
+    /// Adds arguments of the gateway.
+    pub fn gateway(mut self, arguments: &[&str]) -> Self {
+        self.gateway.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+}
+
+/// Running processes; dropped, they end.
+pub struct Cluster {
+    /// Every process by name: `gateway`, `tokenize`, `shard-forward.0`, …
+    pub processes: BTreeMap<String, Process>,
+    /// The pipeline's id for clients.
+    pub model: String,
+    /// The gateway's address.
+    pub http: SocketAddr,
+    /// The broker; clusters beside each other share it.
+    pub nats: Arc<Nats>,
+    options: Options,
+    pipeline: PathBuf,
+    /// Last, so that it outlives the processes that write to it.
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts everything and waits until the gateway says that the model is ready, unless something is absent.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let nats = Arc::new(Nats::start(folder.path())?);
+        Self::start_on(options, folder, nats, None).await
+    }
+
+    /// Starts the stages of another pipeline on the broker and behind the gateway of `other`.
+    pub async fn beside(other: &Self, options: Options) -> anyhow::Result<Self> {
+        Self::start_on(options, tempfile::tempdir()?, other.nats.clone(), Some(other.http)).await
+    }
+
+    async fn start_on(
+        options: Options,
+        folder: TempDir,
+        nats: Arc<Nats>,
+        gateway: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
+        let resolved = Pipeline::read(&options.pipeline, options.overrides.clone())?;
+        let pipeline = folder.path().join("pipeline.toml");
+        std::fs::write(&pipeline, toml::to_string(&resolved)?)?;
+        let mut cluster = Self {
+            processes: BTreeMap::new(),
+            model: resolved.model.clone(),
+            http: gateway.map_or_else(free_address, Ok)?,
+            nats,
+            options,
+            pipeline,
+            folder,
+        };
+        let own_gateway = gateway.is_none().then(|| "gateway".to_owned());
+        let names = resolved.roles().into_iter().map(|(role, _)| role.to_string()).chain(own_gateway);
+        for name in names.collect::<Vec<_>>() {
+            if !cluster.options.absent.contains(&name) {
+                cluster.spawn(&name)?;
+            }
+        }
+        if cluster.options.absent.is_empty() {
+            cluster.ready().await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts the process `name`, for the first time or again.
+    pub fn spawn(&mut self, name: &str) -> anyhow::Result<()> {
+        let process = self.process(name, name)?;
+        self.processes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    /// Starts one more instance of `role` as process `name`.
+    pub fn spawn_replica(&mut self, role: &str, name: &str) -> anyhow::Result<()> {
+        let process = self.process(role, name)?;
+        self.processes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    fn process(&self, role: &str, name: &str) -> anyhow::Result<Process> {
+        let (program, shard) = match role.split_once('.') {
+            Some((program, shard)) => (program, Some(shard)),
+            None => (role, None),
+        };
+        let mut command = Command::new(binary(program)?);
+        command.args(["--nats", &self.nats.url(), "--supervised"]).env("TOKENWAY_LOG", &self.options.log);
+        if program == "gateway" {
+            command.args(["--http", &self.http.to_string()]).args(&self.options.gateway);
+        } else {
+            command.arg("--pipeline").arg(&self.pipeline).args(["--admin", "127.0.0.1:0"]);
+        }
+        if let Some(shard) = shard {
+            command.args(["--shard", shard]);
+        }
+        Process::start(name, command, self.folder.path())
+    }
+
+    /// The process `name`.
+    pub fn get(&mut self, name: &str) -> anyhow::Result<&mut Process> {
+        self.processes.get_mut(name).with_context(|| format!("no process `{name}`"))
+    }
+
+    /// The address for clients, without a path.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// A client of the gateway.
+    pub fn api(&self) -> Api {
+        Api::new(&self.url(), &self.model)
+    }
+
+    /// Waits until the gateway says that the model is ready.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let until = Instant::now() + READY_DEADLINE;
+        let api = self.api();
+        loop {
+            if api.is_ready().await {
+                return Ok(());
+            }
+            for process in self.processes.values_mut() {
+                ensure!(process.is_running()?, "`{}` has ended:\n{}", process.name, process.log_tail());
+            }
+            ensure!(Instant::now() < until, "not ready within {READY_DEADLINE:?}: {}", self.logs());
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// The last lines of every process.
+    pub fn logs(&self) -> String {
+        let tails =
+            self.processes.values().map(|process| format!("--- {}\n{}", process.name, process.log_tail()));
+        tails.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The sum of a metric over its labels, as the process `name` reports it.
+    pub async fn metric(&self, admin: &str, metric: &str) -> anyhow::Result<f64> {
+        let text = reqwest::get(format!("http://{admin}/metrics")).await?.text().await?;
+        let values = text
+            .lines()
+            .filter(|line| line.split([' ', '{']).next() == Some(metric))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+}
+
+/// An address of this machine that nobody listens on.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

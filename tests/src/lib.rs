@@ -1,0 +1,12 @@
+//! What end-to-end tests and benchmarks share: real processes on a real broker, and clients that speak HTTP to them.
+
+pub mod client;
+pub mod cluster;
+
+mod process;
+
+pub mod bench;
+
+pub use client::{Api, Reply, StreamEvent};
+pub use cluster::{Cluster, Options};
+pub use process::{Process, binary, repository};
