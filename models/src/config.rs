@@ -119,7 +119,7 @@ fn refuse_unsupported(fields: &ConfigFields) -> Result<(), ConfigError> {
 
 fn read_key_value_heads(fields: &ConfigFields, heads: usize) -> Result<usize, ConfigError> {
     let kv_heads = fields.whole("num_key_value_heads", 1..=HEADS_MAX)?.unwrap_or(heads);
-    if heads % kv_heads == 0 {
+    if heads.is_multiple_of(kv_heads) {
         return Ok(kv_heads);
     }
     Err(fields.invalid(
@@ -138,7 +138,7 @@ fn read_head_dim(fields: &ConfigFields, hidden_size: usize, heads: usize) -> Res
             return Err(fields.invalid("num_attention_heads", &json!(heads), &expected));
         }
     };
-    if head_dim % 2 == 0 {
+    if head_dim.is_multiple_of(2) {
         return Ok(head_dim);
     }
     Err(fields.invalid("head_dim", &json!(head_dim), "an even number: rotary embedding turns pairs"))

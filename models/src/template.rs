@@ -200,11 +200,13 @@ fn plain_message(message: &Map<String, Json>) -> Json {
     let mut plain: Map<String, Json> = message.clone();
     plain.retain(|_, value| !value.is_null());
     let names = ["reasoning_content", "thinking", "reasoning"];
-    if let Some(reasoning) = names.iter().find_map(|name| plain.get(*name)).cloned() {
-        plain.entry("thinking").or_insert_with(|| reasoning.clone());
-        plain.insert("reasoning_content".to_owned(), reasoning);
-    }
-    Json::Object(plain)
+    let Some(reasoning) = names.iter().find_map(|name| plain.get(*name)).cloned() else {
+        return Json::Object(plain);
+    };
+    let mut aliased: Map<String, Json> = [("thinking".to_owned(), reasoning.clone())].into_iter().collect();
+    aliased.extend(plain);
+    aliased.insert("reasoning_content".to_owned(), reasoning);
+    Json::Object(aliased)
 }
 
 /// Replaces `{% generation %}` and `{% endgeneration %}`, which mark what a model is trained on and have no

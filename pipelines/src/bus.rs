@@ -28,7 +28,7 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const RECONNECT_DELAY_MS_MAX: u64 = 1_000;
 const QUEUE_ENTRY_BYTES_MAX: i32 = 64 * 1024;
 const BLOB_BUCKET: &str = "tw_blobs";
-const BLOB_BYTES_MAX: i64 = 256 << 20;
+const BLOB_BYTES_MAX: i64 = 128 << 20;
 const BLOB_AGE_MAX: Duration = Duration::from_secs(900);
 const CONSUMER: &str = "workers";
 
@@ -162,15 +162,20 @@ impl Bus {
         Ok(QueueDepth { waiting: held.saturating_sub(unacknowledged), unacknowledged })
     }
 
-    /// Stores `content` under its hash, unless it is there already.
-    pub async fn store(&self, blob: BlobRef, content: &Bytes) -> anyhow::Result<()> {
+    /// Stores `content` under its hash, unless it is there already; a full store is the failure of that request.
+    pub async fn store(&self, blob: BlobRef, content: &Bytes) -> Result<(), Failure> {
         let name = blob_name(blob);
-        let bucket = self.blobs().await?;
+        let bucket = self.blobs().await.map_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "blob store");
+            Failure::new(FailureKind::Unavailable, "the store for long prompts cannot be reached")
+        })?;
         if bucket.info(&name).await.is_ok() {
             return Ok(());
         }
-        bucket.put(name.as_str(), &mut content.as_ref()).await.context("blob store")?;
-        Ok(())
+        bucket.put(name.as_str(), &mut content.as_ref()).await.map(drop).map_err(|error| {
+            tracing::warn!(%error, bytes = blob.bytes, "blob not stored");
+            Failure::new(FailureKind::Overloaded, "the store for long prompts is full, try again later")
+        })
     }
 
     /// The content of `blob`; none when it has expired or is not what its name says.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use futures_util::StreamExt;
 use schemas::presence::{Presence, Room, State};
 use schemas::{Fingerprint, InstanceId, Role, Subject, wire};
@@ -26,6 +27,9 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Time inside one batch after which an instance counts as dead although it still announces itself.
 pub const BUSY_MS_MAX: u64 = 60_000;
+
+/// How long a goodbye may take: the others notice its absence anyway.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// What an instance says of itself that does not change.
 #[derive(Debug, Clone)]
@@ -183,7 +187,9 @@ pub async fn announce_gone(
         version: String::new(),
     };
     bus.client().publish(Subject::presence(instance).to_string(), wire::encode(&goodbye)).await?;
-    bus.client().flush().await?;
+    tokio::time::timeout(GOODBYE_DEADLINE, bus.client().flush())
+        .await
+        .context("no goodbye: the bus is away")??;
     Ok(())
 }
 

@@ -26,8 +26,8 @@ use crate::stage::{Effect, Inbox, Job, Outbox, Stage, Ticket};
 /// How long one pull waits at the broker before it is renewed.
 const PULL_EXPIRES: Duration = Duration::from_secs(20);
 
-/// Entries asked for in one pull.
-const PULL_MAX: usize = 256;
+/// Entries asked for in one pull: few, so that they are spread over the instances that have room.
+const PULL_MAX: usize = 16;
 
 /// Longest time a drain waits for what the stage holds.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
@@ -305,7 +305,11 @@ impl Output {
                 Effect::Enqueue { subject, context, payload } => {
                     self.enqueue(&subject, &context, payload).await?
                 }
-                Effect::Store { blob, content } => self.bus.store(blob, &content).await?,
+                Effect::Store { context, blob, content } => {
+                    if let Err(failure) = self.bus.store(blob, &content).await {
+                        self.refuse(&context, failure).await?;
+                    }
+                }
                 Effect::Ack(ticket) => {
                     if let Some(acker) = self.tickets.remove(&ticket) {
                         acker.ack().await.map_err(|error| anyhow::anyhow!("acknowledge: {error}"))?;
@@ -346,7 +350,13 @@ impl Output {
 
     /// Stores an entry; the request hears of a refusal.
     async fn enqueue(&self, subject: &Subject, context: &Context, payload: Bytes) -> anyhow::Result<()> {
-        let Err(failure) = self.bus.enqueue(subject, payload).await else { return Ok(()) };
+        match self.bus.enqueue(subject, payload).await {
+            Ok(()) => Ok(()),
+            Err(failure) => self.refuse(context, failure).await,
+        }
+    }
+
+    async fn refuse(&self, context: &Context, failure: Failure) -> anyhow::Result<()> {
         metrics::counter!("tokenway_refused_entries_total", "stage" => self.role.binary()).increment(1);
         let notice = Notice {
             session: context.session,

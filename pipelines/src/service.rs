@@ -26,6 +26,8 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOKENWA
 pub const EXIT_UNUSABLE: u8 = 2;
 
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Longest time from a signal to the end of the process: above every drain deadline.
+pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(75);
 const PRESENCE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a stage is built from.
@@ -200,7 +202,8 @@ fn allowed_processors() -> String {
     list.map_or_else(|| "all".to_owned(), |list| list.trim().to_owned())
 }
 
-/// A token that SIGTERM, SIGINT or (when supervised) the end of standard input cancels; a second signal exits at once.
+/// A token that SIGTERM, SIGINT or (when supervised) the end of standard input cancels; a second signal exits at once, and
+/// so does a process that has not ended [`SHUTDOWN_DEADLINE`] later.
 pub fn shutdown_signal(supervised: bool) -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let token = CancellationToken::new();
@@ -214,6 +217,19 @@ pub fn shutdown_signal(supervised: bool) -> anyhow::Result<CancellationToken> {
                 std::process::exit(1);
             }
             signalled.cancel();
+        }
+    });
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        cancelled.cancelled().await;
+        // On a thread of its own: whatever keeps the process from ending may keep its runtime too.
+        let watchdog = std::thread::Builder::new().name("watchdog".into()).spawn(|| {
+            std::thread::sleep(SHUTDOWN_DEADLINE);
+            tracing::error!("still running {SHUTDOWN_DEADLINE:?} after it was told to end");
+            std::process::exit(1);
+        });
+        if let Err(error) = watchdog {
+            tracing::error!(%error, "no watchdog");
         }
     });
     if supervised {

@@ -110,8 +110,10 @@ pub enum Effect {
         /// The message.
         payload: Bytes,
     },
-    /// A blob to store before anything behind it leaves.
+    /// A blob to store before anything behind it leaves; a refusal becomes a failure of `context`.
     Store {
+        /// Who hears of a refusal.
+        context: Context,
         /// Its name.
         blob: BlobRef,
         /// Its content.
@@ -142,10 +144,10 @@ impl Outbox {
         self.effects.push(Effect::Enqueue { subject, context, payload });
     }
 
-    /// Stores `content` and returns its name.
-    pub fn store(&mut self, content: Bytes) -> BlobRef {
+    /// Stores `content` for the request of `context` and returns its name.
+    pub fn store(&mut self, context: Context, content: Bytes) -> BlobRef {
         let blob = BlobRef { hash: *blake3::hash(&content).as_bytes(), bytes: content.len() as u64 };
-        self.effects.push(Effect::Store { blob, content });
+        self.effects.push(Effect::Store { context, blob, content });
         blob
     }
 

@@ -105,7 +105,9 @@ impl Terminal {
 
     /// Writes what was kept back.
     pub fn release(&self) {
-        for line in self.lock().held.take().unwrap_or_default() {
+        // Not in the loop's head, where the lock would last as long as the loop.
+        let held = self.lock().held.take().unwrap_or_default();
+        for line in held {
             self.write(line);
         }
     }
@@ -155,6 +157,16 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_kept_back_are_written_in_the_end() {
+        let terminal = Terminal::new(true);
+        terminal.hold();
+        terminal.say("kept back");
+        terminal.release();
+        terminal.say("at once");
+        assert!(terminal.lock().held.is_none());
+    }
 
     #[test]
     fn a_tail_keeps_the_last_lines() {

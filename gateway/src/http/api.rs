@@ -118,8 +118,25 @@ enum ModelResponse {
     NotFound(Reply<ErrorBody>),
 }
 
+#[derive(ApiResponse)]
+enum Redirect {
+    /// The chat page is there.
+    #[oai(status = 307)]
+    ToPage(
+        /// Where.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
 #[OpenApi]
 impl Api {
+    /// Send a browser to the chat page
+    #[oai(path = "/", method = "get", hidden)]
+    async fn root(&self) -> Redirect {
+        Redirect::ToPage("ui".into())
+    }
+
     /// Answer a conversation
     #[oai(
         path = "/v1/chat/completions",

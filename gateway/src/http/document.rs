@@ -177,7 +177,7 @@ mod tests {
         ];
         for (name, value) in values {
             let value = value.unwrap();
-            assert!(value.as_object().unwrap().len() > 0);
+            assert!(!value.as_object().unwrap().is_empty());
             assert_documented(&value, &document["components"]["schemas"][name], &document);
         }
     }

@@ -30,7 +30,6 @@ pub fn add(routes: Route) -> Route {
     routes
         .at("/openapi.json", page(JSON, "default-src 'none'", document::json()))
         .at("/docs", page(HTML, DOCS_POLICY, document::page()))
-        .at("/", redirect("ui"))
         .at("/ui", page(HTML, CHAT_POLICY, CHAT_HTML))
         .at("/ui/", redirect("../ui"))
         .at("/ui/app.css", page("text/css; charset=utf-8", CHAT_POLICY, CHAT_CSS))
@@ -59,7 +58,7 @@ fn page(
 }
 
 /// Sends a browser to `place`, which is relative, so that it holds behind a proxy's prefix, too.
-pub fn redirect(place: &'static str) -> impl IntoEndpoint<Endpoint: 'static> {
+fn redirect(place: &'static str) -> impl IntoEndpoint<Endpoint: 'static> {
     get(make_sync(move |_| {
         Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header("location", place).finish()
     }))

@@ -56,9 +56,6 @@ async fn payload(content: Vec<u8>, bus: &Bus) -> Result<Payload, Failure> {
     }
     let content = Bytes::from(content);
     let blob = BlobRef { hash: *blake3::hash(&content).as_bytes(), bytes: content.len() as u64 };
-    bus.store(blob, &content).await.map_err(|error| {
-        tracing::warn!(%error, bytes = blob.bytes, "prompt not stored");
-        Failure::new(schemas::FailureKind::Overloaded, "the store for long prompts is full, try again later")
-    })?;
+    bus.store(blob, &content).await?;
     Ok(Payload::Blob(blob))
 }

@@ -2,6 +2,8 @@
 //!
 //! `goldens/make.py` made the checkpoints and says what is in them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::path::{Path, PathBuf};
 
 use models::{LlamaConfig, Weights};

@@ -106,7 +106,8 @@ fn with_blob(mut prompt: Prompt, out: &mut Outbox) -> Prompt {
     if let Payload::Inline(ids) = &mut prompt.ids
         && ids.len() > INLINE_BYTES
     {
-        prompt.ids = Payload::Blob(out.store(std::mem::take(ids).into()));
+        let content = std::mem::take(ids).into();
+        prompt.ids = Payload::Blob(out.store(prompt.context.clone(), content));
     }
     prompt
 }

@@ -199,7 +199,7 @@ fn too_long_prompt_fails_that_request_only() {
 #[test]
 fn a_long_prompt_travels_as_a_blob_that_is_stored_before_its_entry() {
     let effects = run(vec![job(1, wire::encode(&ids(&[1; 12_289])))]);
-    let [Effect::Store { blob, content }, Effect::Enqueue { payload, .. }, Effect::Ack(_)] = &effects[..]
+    let [Effect::Store { blob, content, .. }, Effect::Enqueue { payload, .. }, Effect::Ack(_)] = &effects[..]
     else {
         panic!("{effects:?}")
     };

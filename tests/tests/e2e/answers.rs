@@ -15,7 +15,7 @@ async fn a_stream_is_in_order_and_ends_with_usage_and_done() -> anyhow::Result<(
     let fields = json!({"max_tokens": 40, "stream_options": {"include_usage": true}});
     let events = cluster.api().stream_completion("abcdefg", fields).await?.collect().await?;
     let text: String = events.iter().map(|event| event.text()).collect();
-    assert_eq!(text.as_bytes(), echoed("abcdefg", 40));
+    assert_eq!(text.as_bytes(), echoed("abcdefg", 40), "{:?}", events.last());
     let (done, events) = events.split_last().unwrap();
     assert!(done.is_done());
     let (usage, events) = events.split_last().unwrap();

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 pub(super) struct Borrowed<O> {
     // Declared first, so dropped before the bytes.
     tensor: Tensor,
-    _owner: Box<O>,
+    owner: Box<O>,
 }
 
 impl<O: AsRef<[u8]>> Borrowed<O> {
@@ -23,13 +23,18 @@ impl<O: AsRef<[u8]>> Borrowed<O> {
         let bytes: &[u8] = (*owner).as_ref();
         let size = kind.elt_size_in_bytes();
         let expected = shape.iter().try_fold(size, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?));
-        if expected != Some(bytes.len()) || bytes.as_ptr().addr() % size != 0 {
+        if expected != Some(bytes.len()) || !bytes.as_ptr().addr().is_multiple_of(size) {
             return Err(*owner);
         }
         // SAFETY: the bytes are as many as the shape takes and aligned for the element. They stay where they are and
-        // alive as long as the tensor: `owner` is boxed, is not touched again and is dropped after it.
+        // alive as long as the tensor: `owner` is boxed, only ever lent for reading, and dropped after it.
         let tensor = unsafe { Tensor::from_blob(bytes.as_ptr(), shape, &[], kind, Device::Cpu) };
-        Ok(Self { tensor, _owner: owner })
+        Ok(Self { tensor, owner })
+    }
+
+    /// The bytes of the tensor.
+    pub(super) fn bytes(&self) -> &[u8] {
+        (*self.owner).as_ref()
     }
 }
 
@@ -99,6 +104,20 @@ pub(super) fn as_f32(tensor: &Tensor) -> &[f32] {
     // SAFETY: the tensor is f32, on the CPU and contiguous, so `len` elements lie at this aligned address and live as
     // long as it. Nothing writes to them meanwhile: only the caller's thread has the tensor.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
+}
+
+/// Takes the pages of a private read-only file mapping that lie wholly inside `bytes` out of this process's memory;
+/// whoever reads them again gets them from the file. For weights that have been copied.
+pub(super) fn drop_mapped_pages(bytes: &[u8]) {
+    const PAGE_BYTES: usize = 4096;
+    let start = bytes.as_ptr().addr().next_multiple_of(PAGE_BYTES);
+    let end = (bytes.as_ptr().addr() + bytes.len()) / PAGE_BYTES * PAGE_BYTES;
+    if start < end {
+        let first = bytes.as_ptr().wrapping_add(start - bytes.as_ptr().addr()).cast_mut();
+        // SAFETY: the pages belong to a read-only file mapping, which by the contract of this function holds nothing but
+        // the file's content: dropping them changes no byte that anybody can read. A refusal is harmless.
+        unsafe { libc::madvise(first.cast(), end - start, libc::MADV_DONTNEED) };
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,7 @@ use super::step::{RowError, RowOutput, RowSpec};
 
 /// What is wanted of each row of `logits`, `[rows, vocab_size]`, f32 or bf16. A row that is not finite fails alone.
 ///
-/// Row by row, so that each stays in the CPU's cache from its conversion to its candidates: four times quicker than the
-/// same operations on 32 rows of 32,000 at once.
+/// Row by row, so that each stays in the CPU's cache from its conversion to its candidates.
 pub(super) fn output_rows(logits: &Tensor, specs: &[RowSpec]) -> Vec<Result<RowOutput, RowError>> {
     let logits = logits.to_device(Device::Cpu);
     let row = |i| logits.get(i).to_kind(Kind::Float).contiguous();
@@ -93,8 +92,9 @@ fn largest(row: &[f32], count: usize, skip: &[u32]) -> Vec<(u32, f32)> {
     // Ids come ascending, so one that equals the worst of a full heap is not wanted.
     let mut worst = f32::NEG_INFINITY;
     for (start, piece) in (0_u32..).step_by(PIECE).zip(row.chunks(PIECE)) {
-        let full = heap.len() == count;
-        if full && piece.iter().copied().fold(f32::NEG_INFINITY, f32::max) <= worst {
+        // Without a short circuit the comparisons are vector instructions.
+        let any_better = piece.iter().fold(false, |any, &logit| any | (logit > worst));
+        if heap.len() == count && !any_better {
             continue;
         }
         for (id, &logit) in (start..).zip(piece) {

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use models::{SharedWeight, WeightDtype, Weights};
 use tch::{Device, Kind, Tensor};
 
-use super::memory::Shared;
+use super::memory::{Shared, drop_mapped_pages};
 
 /// Reads named tensors for one device and dtype.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,9 @@ impl Loader<'_> {
         if kind == self.kind && self.device == Device::Cpu {
             return Ok(weight);
         }
-        Ok(Shared::Owned(weight.tensor().to_device(self.device).to_kind(self.kind)))
+        let converted = weight.tensor().to_device(self.device).to_kind(self.kind);
+        drop_pages(&weight);
+        Ok(Shared::Owned(converted))
     }
 
     /// A linear layer of one matrix and, where the config says so, a bias.
@@ -89,5 +91,14 @@ fn stack(mut parts: Vec<Weight>) -> Weight {
         return parts.remove(0);
     }
     let tensors: Vec<&Tensor> = parts.iter().map(Weight::tensor).collect();
-    Shared::Owned(Tensor::cat(&tensors, 0))
+    let joined = Tensor::cat(&tensors, 0);
+    parts.iter().for_each(drop_pages);
+    Shared::Owned(joined)
+}
+
+/// Frees the memory of a weight that was copied from the mapped file.
+fn drop_pages(weight: &Weight) {
+    if let Shared::Borrowed(mapped) = weight {
+        drop_mapped_pages(mapped.bytes());
+    }
 }

@@ -289,7 +289,7 @@ fn a_client_that_does_not_read_stops_at_its_window() {
 
 #[test]
 fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_forced() {
-    let mut bench = Bench::new(|settings| settings.kv_tokens = 64);
+    let mut bench = Bench::new(|settings| settings.kv_tokens = 128);
     let (_, mut came) = bench.submit(&[15, 15, 15]);
     came = bench.draw(&came.steps[0], None);
     let mut reopened = None;
@@ -303,8 +303,9 @@ fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_force
         let released = released(step);
         assert!(step.slices.iter().all(|slice| !released.contains(&slice.sequence)));
         // The oldest ends now and then, so that there is room for the preempted.
-        let finish = (came.steps[0].slices[0].start > 40).then_some(Finish::Length);
-        came = bench.draw(&came.steps[0].clone(), finish);
+        let oldest = step.slices.first().map_or(0, |slice| slice.start);
+        let finish = (oldest > 40).then_some(Finish::Length);
+        came = bench.draw(&step.clone(), finish);
     }
     assert!(reopened.is_some(), "none came back");
 }
