@@ -71,12 +71,11 @@ pub async fn list(bus: &Bus) -> anyhow::Result<Vec<Record>> {
 /// Makes sure that `record` is on the bus; the time of its first start stays.
 pub async fn ensure(bus: &Bus, mut record: Record) -> anyhow::Result<()> {
     let bucket = bucket(bus).await?;
-    if let Some(known) = bucket.get(&record.fp).await? {
-        if let Ok(known) = serde_json::from_slice::<Record>(&known) {
-            record.created = known.created;
-            if known == record {
-                return Ok(());
-            }
+    let known = bucket.get(&record.fp).await?;
+    if let Some(known) = known.and_then(|known| serde_json::from_slice::<Record>(&known).ok()) {
+        record.created = known.created;
+        if known == record {
+            return Ok(());
         }
     }
     bucket.put(&record.fp, serde_json::to_vec(&record)?.into()).await?;

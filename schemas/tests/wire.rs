@@ -3,6 +3,8 @@
 //! The files in `golden/` were written by this test: `UPDATE_GOLDEN=1 cargo test --release -p schemas`, for a new wire
 //! version only.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 

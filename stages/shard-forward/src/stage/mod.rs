@@ -60,7 +60,7 @@ pub fn load(setup: &Setup) -> anyhow::Result<Loaded> {
     };
     let room = Room { sequences: settings.max_sequences, kv_blocks: engine.blocks_total() };
     let shard = Shard::new(engine, fp, index, is_last, pipeline.stages.sample.candidates);
-    let row_bytes = folder.config().hidden_size as usize * dtype.size();
+    let row_bytes = folder.config().hidden_size * dtype.size();
     let stage: Box<dyn pipelines::Stage> = match index {
         0 => Box::new(First::new(shard, settings.clone(), pipeline.shards(), row_bytes)),
         _ => Box::new(Later::new(shard, room)),
