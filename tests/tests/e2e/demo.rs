@@ -18,8 +18,13 @@ struct Case {
 }
 
 #[derive(Deserialize)]
+struct Goldens {
+    chats: Vec<Golden>,
+}
+
+#[derive(Deserialize)]
 struct Golden {
-    prompt: String,
+    messages: serde_json::Value,
     text: String,
 }
 
@@ -58,12 +63,13 @@ async fn every_skill_is_right_in_95_of_100_held_out_cases() -> anyhow::Result<()
 async fn greedy_text_is_that_of_transformers() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
     let file = std::fs::read_to_string(repository().join("models/demo/goldens.json"))?;
-    let goldens: serde_json::Value = serde_json::from_str(&file)?;
-    let goldens: Vec<Golden> = serde_json::from_value(goldens["cases"].clone())?;
-    assert!(goldens.len() >= 10);
-    for golden in goldens {
-        let reply = cluster.api().chat(&golden.prompt, json!({"temperature": 0})).await?;
-        assert_eq!(reply.text(), golden.text, "{}", golden.prompt);
+    let Goldens { chats } = serde_json::from_str(&file)?;
+    assert!(chats.len() >= 10);
+    let api = cluster.api();
+    for Golden { messages, text } in chats {
+        let body = json!({"model": cluster.model, "messages": messages, "temperature": 0});
+        let reply = api.post("/v1/chat/completions", &body).await?;
+        assert_eq!(reply.text(), text, "{messages}");
     }
     Ok(())
 }
