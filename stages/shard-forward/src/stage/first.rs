@@ -105,7 +105,11 @@ impl First {
         }
         let peers = self.peers.clone();
         let me = self.me;
-        self.lanes.lost(inbox.now, |lane| lane.iter().any(|shard| *shard != me && !peers.is_alive(*shard)));
+        let is_dead = |lane: &[InstanceId]| lane.iter().any(|shard| *shard != me && !peers.is_alive(*shard));
+        self.lanes.lost(inbox.now, is_dead);
+        for (route, blocks) in self.lanes.bury(is_dead) {
+            self.usage.end(&route, blocks);
+        }
     }
 
     fn take_message(
@@ -163,17 +167,21 @@ impl First {
     fn end(&mut self, sequence: SequenceId) {
         let Some(it) = self.sequences.remove(&sequence) else { return };
         self.by_route.remove(&it.route_id());
-        self.usage.end(&it.route, self.blocks_for(it.computed()));
         self.lanes.forget(sequence);
-        self.release(&it);
+        let blocks = self.blocks_for(it.computed());
+        if it.is_open() {
+            self.release(&it);
+            self.lanes.lanes.entry(it.route.shards.clone()).or_default().ended.push((it.route, blocks));
+        } else {
+            self.usage.end(&it.route, blocks);
+        }
     }
 
-    /// Has later stages free what they hold under the sequence's present number.
+    /// Frees the blocks here, and has later stages free what they hold under the sequence's present number.
     pub(super) fn release(&mut self, it: &Sequence) {
-        if it.is_open() {
-            let lane = self.lanes.lanes.entry(it.route.shards.clone()).or_default();
-            lane.control.push(Control::Release(it.id));
-        }
+        self.shard.free_blocks((self.me, it.id));
+        let lane = self.lanes.lanes.entry(it.route.shards.clone()).or_default();
+        lane.control.push(Control::Release(it.id));
     }
 
     fn fail(&mut self, sequence: SequenceId, failure: Failure, out: &mut Outbox) {

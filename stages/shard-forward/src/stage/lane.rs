@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
+use schemas::admission::Route;
 use schemas::control::Control;
 use schemas::{InstanceId, SequenceId};
 
@@ -22,6 +23,9 @@ pub(super) struct Lane {
     pub(super) in_flight: usize,
     /// Decisions for the next step.
     pub(super) control: Vec<Control>,
+    /// Routes and blocks of the sequences which that step releases: in use until it is sent, since steps on other lanes
+    /// may pass the same shards before it.
+    pub(super) ended: Vec<(Route, u32)>,
 }
 
 /// A step on its way.
@@ -94,9 +98,13 @@ impl Lanes {
             .filter(|(_, sent)| now.duration_since(sent.at) > STEP_DEADLINE || is_dead(&sent.lane))
             .map(|(step, _)| *step)
             .collect();
-        let lost = lost.into_iter().filter_map(|step| self.close(step)).collect();
-        self.lanes.retain(|lane, _| !is_dead(lane));
-        lost
+        lost.into_iter().filter_map(|step| self.close(step)).collect()
+    }
+
+    /// Forgets the dead lanes; returns what their ended sequences used.
+    pub(super) fn bury(&mut self, is_dead: impl Fn(&[InstanceId]) -> bool) -> Vec<(Route, u32)> {
+        let dead = self.lanes.extract_if(.., |lane, _| is_dead(lane));
+        dead.flat_map(|(_, lane)| lane.ended).collect()
     }
 
     /// When the oldest step counts as lost.

@@ -32,9 +32,13 @@ impl First {
         let mut free: Vec<Vec<InstanceId>> = lanes.into_iter().filter(|lane| self.has_room(lane)).collect();
         free.sort_by_key(|lane| self.in_flight(lane));
         for lane in free {
+            // The step will carry the releases, before its rows.
+            let ended = self.lanes.lanes.get_mut(&lane).map(|it| std::mem::take(&mut it.ended));
+            for (route, blocks) in ended.unwrap_or_default() {
+                self.usage.end(&route, blocks);
+            }
             let slices = self.fill(&lane, inbox.payload_max);
-            // Decisions ride on the next step; without one, and with none on its way that would bring another, alone.
-            if slices.is_empty() && (self.in_flight(&lane) > 0 || !self.has_control(&lane)) {
+            if slices.is_empty() && !self.has_control(&lane) {
                 continue;
             }
             self.send_step(lane, slices, inbox, out);

@@ -55,6 +55,10 @@ impl Shard {
     pub(super) fn step(&mut self, me: InstanceId, step: Hidden, out: &mut Outbox) {
         let Hidden { head, slices, states } = step;
         let ways = self.carry_out(&head);
+        // Before the rows, which may need the blocks.
+        for sequence in &ways.released {
+            self.drop_sequence((head.origin, *sequence));
+        }
         // A later shard ignores rows of a sequence that it has not opened: its states would be without a beginning.
         let known = slices.iter().all(|slice| self.held.contains_key(&(head.origin, slice.sequence)));
         if !known {
@@ -63,9 +67,6 @@ impl Shard {
             return;
         }
         let output = self.compute(&head, &slices, states.as_ref());
-        for sequence in ways.released {
-            self.drop_sequence((head.origin, sequence));
-        }
         match output {
             Ok(StepOutput::Hidden(states)) => {
                 let Some(next) = ways.next.or_else(|| self.next_of(&head, &slices)) else { return };
@@ -125,6 +126,13 @@ impl Shard {
         }
     }
 
+    /// Frees the blocks of a sequence at once; its ways stay known until the step that releases it.
+    pub(super) fn free_blocks(&mut self, key: Key) {
+        if let Some(held) = self.held.get(&key) {
+            self.engine.release(held.local);
+        }
+    }
+
     /// Frees one sequence.
     pub(super) fn drop_sequence(&mut self, key: Key) {
         if let Some(held) = self.held.remove(&key) {
@@ -132,7 +140,7 @@ impl Shard {
         }
     }
 
-    /// Opens what the step opens; releases are carried out after the step was sent on, since their targets name its ways.
+    /// Opens what the step opens, and finds out where its decisions must go: released sequences name their ways too.
     fn carry_out(&mut self, head: &Head) -> Ways {
         let mut ways = Ways::default();
         for control in &head.control {

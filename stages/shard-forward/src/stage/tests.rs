@@ -293,7 +293,7 @@ fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_force
     let (_, mut came) = bench.submit(&[15, 15, 15]);
     came = bench.draw(&came.steps[0], None);
     let mut reopened = None;
-    for _ in 0..40 {
+    for _ in 0..60 {
         let Some(step) = came.steps.first() else { break };
         let forced = step.head.control.iter().find_map(|control| match control {
             Control::Open(open) if open.forced_tokens > 0 => Some(open.forced_tokens),
@@ -304,7 +304,7 @@ fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_force
         assert!(step.slices.iter().all(|slice| !released.contains(&slice.sequence)));
         // The oldest ends now and then, so that there is room for the preempted.
         let oldest = step.slices.first().map_or(0, |slice| slice.start);
-        let finish = (oldest > 40).then_some(Finish::Length);
+        let finish = (oldest > 52).then_some(Finish::Length);
         came = bench.draw(&step.clone(), finish);
     }
     assert!(reopened.is_some(), "none came back");
