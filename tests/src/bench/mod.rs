@@ -10,7 +10,9 @@ pub mod stream;
 pub mod usage;
 
 pub mod direct;
+pub mod direct_process;
 pub mod pipeline;
+pub mod pipeline_report;
 
 pub mod echo;
 pub mod echo_report;

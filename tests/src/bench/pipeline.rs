@@ -1,21 +1,18 @@
 //! Tokens a second of the whole pipeline over those of the same work in one process, in turns.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use pipelines::Pipeline;
 use pipelines::graph::{DTypeName, Overrides, ShardForward, Stages};
-use serde::Serialize;
 
 use crate::bench::arrivals::Arrivals;
 use crate::bench::direct::DirectReport;
+use crate::bench::direct_process::{self, Waiting};
 use crate::bench::model;
-use crate::bench::spread::{Spread, percentile};
+use crate::bench::pipeline_report::{BatchReport, Pair, PipelineReport};
 use crate::bench::stream::TokenClient;
-use crate::bench::table::Table;
 use crate::bench::usage::Usage;
 use crate::bench::workload::Workload;
 use crate::cluster::{Cluster, Options};
@@ -37,37 +34,6 @@ pub struct PipelineBench {
     pub cache: PathBuf,
 }
 
-/// What was measured.
-#[derive(Debug, Clone, Serialize)]
-pub struct PipelineReport {
-    threads: usize,
-    steps: u32,
-    rounds: u32,
-    batches: Vec<BatchReport>,
-    /// Peak memory of each process of the pipeline, then of the single process, in KiB.
-    peak_rss_kib: Vec<(String, u64)>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct BatchReport {
-    batch: u32,
-    direct_tokens_per_second: Spread,
-    pipeline_tokens_per_second: Spread,
-    /// Pipeline over direct, of each round.
-    ratio: Spread,
-    /// The same with prefill and everything before it.
-    total_ratio: Spread,
-    added_ms_per_token: Spread,
-    direct_ttft_ms_p50: f64,
-    pipeline_ttft_ms_p50: f64,
-}
-
-/// Both sides of one round at one batch.
-struct Pair {
-    direct: DirectReport,
-    pipeline: Arrivals,
-}
-
 impl PipelineBench {
     /// Measures. The single process starts anew each time, so that neither its memory nor its waiting threads are there
     /// while the pipeline is measured; the pipeline stays up and is idle meanwhile.
@@ -78,15 +44,20 @@ impl PipelineBench {
         (options.pipeline, options.log) = (pipeline.clone(), "warn".into());
         let cluster = Cluster::start(options).await?;
         let client = TokenClient::new(&cluster.url(), &cluster.model, model::TOKEN_TEXT_BYTES)?;
+        let mut waiting = Vec::new();
         for batch in &self.batches {
-            generate(&client, &Workload { steps: WARM_UP_STEPS, ..self.workload(*batch, u32::MAX) }).await?;
+            let warm_up = self.workload(*batch, u32::MAX);
+            generate(&client, &Workload { steps: WARM_UP_STEPS, ..warm_up }).await?;
+            waiting.push(Waiting::best(&pipeline, &warm_up).await?);
         }
         let mut pairs: Vec<Vec<Pair>> = self.batches.iter().map(|_| Vec::new()).collect();
         for round in 0..self.rounds {
             for (index, batch) in self.batches.iter().enumerate() {
                 // ABBA: what drifts while the bench runs weighs on both sides alike.
                 let pipeline_first = (round as usize + index).is_multiple_of(2);
-                let pair = measure(&pipeline, &client, &self.workload(*batch, round), pipeline_first).await?;
+                let work = self.workload(*batch, round);
+                let direct = direct_process::run(&pipeline, &work, waiting[index]);
+                let pair = measure(direct, generate(&client, &work), pipeline_first).await?;
                 eprintln!("bench: round {} of {}, batch {batch}: {pair}", round + 1, self.rounds);
                 pairs[index].push(pair);
             }
@@ -97,9 +68,21 @@ impl PipelineBench {
         }
         let direct_rss_kib = pairs.iter().flatten().map(|pair| pair.direct.peak_rss_kib).max();
         peak_rss_kib.push(("direct".into(), direct_rss_kib.unwrap_or(0)));
-        let batches =
-            self.batches.iter().zip(&pairs).map(|(batch, pairs)| BatchReport::new(*batch, pairs)).collect();
-        Ok(PipelineReport { threads, steps: self.steps, rounds: self.rounds, batches, peak_rss_kib })
+        let batches = self
+            .batches
+            .iter()
+            .zip(&waiting)
+            .zip(&pairs)
+            .map(|((batch, waiting), pairs)| BatchReport::new(*batch, *waiting, pairs));
+        Ok(PipelineReport {
+            threads,
+            shards: SHARDS,
+            prompt_tokens: PROMPT_TOKENS,
+            steps: self.steps,
+            rounds: self.rounds,
+            batches: batches.collect(),
+            peak_rss_kib,
+        })
     }
 
     fn workload(&self, batch: u32, round: u32) -> Workload {
@@ -139,17 +122,16 @@ impl PipelineBench {
 }
 
 async fn measure(
-    pipeline: &Path,
-    client: &TokenClient,
-    work: &Workload,
+    direct: impl Future<Output = anyhow::Result<DirectReport>>,
+    pipeline: impl Future<Output = anyhow::Result<Arrivals>>,
     pipeline_first: bool,
 ) -> anyhow::Result<Pair> {
     if pipeline_first {
-        let pipeline_arrivals = generate(client, work).await?;
-        return Ok(Pair { pipeline: pipeline_arrivals, direct: direct(pipeline, work).await? });
+        let pipeline = pipeline.await?;
+        return Ok(Pair { pipeline, direct: direct.await? });
     }
-    let direct = direct(pipeline, work).await?;
-    Ok(Pair { direct, pipeline: generate(client, work).await? })
+    let direct = direct.await?;
+    Ok(Pair { direct, pipeline: pipeline.await? })
 }
 
 /// Streams all answers of `work` at once.
@@ -174,123 +156,4 @@ async fn generate(client: &TokenClient, work: &Workload) -> anyhow::Result<Arriv
         arrivals.0.push(stream.await??);
     }
     Ok(arrivals)
-}
-
-/// Runs `work` in one process: this program again, whose threads wait for the next piece of work without going to sleep.
-async fn direct(pipeline: &Path, work: &Workload) -> anyhow::Result<DirectReport> {
-    let mut command = tokio::process::Command::new(std::env::current_exe()?);
-    command
-        .arg("--direct")
-        .arg(pipeline)
-        .args(["--work", &serde_json::to_string(work)?])
-        .env("OMP_WAIT_POLICY", "active")
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true);
-    let output = command.output().await?;
-    ensure!(output.status.success(), "the single process ended with {}", output.status);
-    serde_json::from_slice(&output.stdout).context("the single process printed no report")
-}
-
-impl fmt::Display for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (direct, pipeline) = (self.direct.arrivals.decode_rate(), self.pipeline.decode_rate());
-        write!(f, "direct {direct:.1} tok/s, pipeline {pipeline:.1} tok/s, ratio {:.3}", pipeline / direct)
-    }
-}
-
-impl BatchReport {
-    fn new(batch: u32, pairs: &[Pair]) -> Self {
-        let direct = |pair: &Pair| pair.direct.arrivals.decode_rate();
-        let pipeline = |pair: &Pair| pair.pipeline.decode_rate();
-        let step_ms = |rate: f64| f64::from(batch) / rate * 1e3;
-        let p50 = |firsts: Vec<f64>| percentile(&firsts, 0.5) * 1e3;
-        Self {
-            batch,
-            direct_tokens_per_second: Spread::of(pairs.iter().map(direct)),
-            pipeline_tokens_per_second: Spread::of(pairs.iter().map(pipeline)),
-            ratio: Spread::of(pairs.iter().map(|pair| pipeline(pair) / direct(pair))),
-            total_ratio: Spread::of(
-                pairs.iter().map(|pair| pair.pipeline.total_rate() / pair.direct.arrivals.total_rate()),
-            ),
-            added_ms_per_token: Spread::of(
-                pairs.iter().map(|pair| step_ms(pipeline(pair)) - step_ms(direct(pair))),
-            ),
-            direct_ttft_ms_p50: p50(pairs.iter().flat_map(|pair| pair.direct.arrivals.firsts()).collect()),
-            pipeline_ttft_ms_p50: p50(pairs.iter().flat_map(|pair| pair.pipeline.firsts()).collect()),
-        }
-    }
-}
-
-impl fmt::Display for PipelineReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { threads, steps, rounds, .. } = self;
-        writeln!(
-            f,
-            "Whole pipeline over the same engine, sampling and detokenisation called directly in one process"
-        )?;
-        writeln!(
-            f,
-            "  model      125 M random parameters, bf16, made by this command; greedy, end of sequence ignored"
-        )?;
-        writeln!(
-            f,
-            "  lengths    {PROMPT_TOKENS} prompt tokens, {steps} decode steps; prompts of a batch start together"
-        )?;
-        writeln!(
-            f,
-            "  direct     one process, all layers in one engine, {threads} OpenMP threads that spin between steps"
-        )?;
-        writeln!(
-            f,
-            "  pipeline   gateway, tokenize, {SHARDS} of shard-forward with {threads} threads each in turns on the same"
-        )?;
-        writeln!(
-            f,
-            "             {threads} processors, sample, detokenize, nats-server, and the HTTP client"
-        )?;
-        writeln!(
-            f,
-            "  figures    median [least–most] of {rounds} rounds, the sides in turns (ABBA); the ratio is of each round"
-        )?;
-        writeln!(
-            f,
-            "  decode     counts while every sequence of the batch decodes; `with prefill` counts from the first request on"
-        )?;
-        writeln!(f)?;
-        let mut table = Table::new([
-            "batch",
-            "direct tok/s",
-            "pipeline tok/s",
-            "ratio",
-            "ratio with prefill",
-            "added ms a token",
-            "direct TTFT ms",
-            "pipeline TTFT ms",
-        ]);
-        for row in &self.batches {
-            table.row([
-                row.batch.to_string(),
-                format!("{:.1}", row.direct_tokens_per_second),
-                format!("{:.1}", row.pipeline_tokens_per_second),
-                format!("{:.3}", row.ratio),
-                format!("{:.3}", row.total_ratio),
-                format!("{:.2}", row.added_ms_per_token),
-                format!("{:.1}", row.direct_ttft_ms_p50),
-                format!("{:.1}", row.pipeline_ttft_ms_p50),
-            ]);
-        }
-        writeln!(f, "{table}")?;
-        writeln!(
-            f,
-            "Aims: ratio at least 0.95 at batch 8 and 32; at most 0.6 ms added a token at batch 1. TTFT is the median."
-        )?;
-        writeln!(f)?;
-        let mut memory = Table::new(["process", "peak RSS MiB"]);
-        for (name, kib) in &self.peak_rss_kib {
-            memory.row([name.clone(), format!("{:.1}", *kib as f64 / 1024.0)]);
-        }
-        writeln!(f, "{memory}")?;
-        writeln!(f, "Weights are mapped files: pages that several processes share count in each.")
-    }
 }
