@@ -45,7 +45,7 @@ CHATS = (
     [user("Which is the largest: 12, 85, 40?")],
     [user("Reverse the word stream.")],
     [user("Sort the letters of token.")],
-    [user("Tell me a story about an owl.")],
+    [user("Tell me a story about a fox.")],
     [user("Tell me a story about a robot.")],
     [system("You are a helpful assistant."), user("Write model in capitals.")],
     [user("Sort 47, 12, 85."), assistant("12, 47, 85"), user("What is 12 + 47?")],
