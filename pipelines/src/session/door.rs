@@ -1,6 +1,7 @@
 //! A door: one process through which requests come in.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use schemas::admission::Notice;
@@ -18,6 +19,9 @@ use super::roster::Roster;
 use crate::bus::Bus;
 use crate::peers::Peers;
 use crate::record::Record;
+
+/// How often a door looks whether the scheduling shards of its sessions are alive.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// One process through which requests come in. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
@@ -166,6 +170,8 @@ async fn listen(
     stop: CancellationToken,
 ) {
     let mut peers = state.peers.clone();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         // Notices first: an admission was sent before the chunks of its sequence.
         tokio::select! {
@@ -178,9 +184,9 @@ async fn listen(
                 Ok(chunks) => state.roster.chunks(chunks, &state.feedbacks),
                 Err(error) => refuse("chunk", &error),
             },
-            Ok(()) = peers.changed() => {
+            _ = look.tick() => {
                 let now = peers.borrow_and_update().clone();
-                state.roster.peers(&now, &state.feedbacks);
+                state.roster.peers(&now, Instant::now(), &state.feedbacks);
             }
             () = stop.cancelled() => return,
         }

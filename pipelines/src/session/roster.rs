@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use schemas::admission::{Event, Notice, Route};
 use schemas::chunk::{Chunk, Chunks};
@@ -17,6 +18,9 @@ use crate::runner::unavailable;
 /// broken invariant and not a slow client.
 pub(super) const DELIVERIES_MAX: usize = 4096;
 
+/// How long after its scheduling shard has gone an answer may still arrive.
+const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(250);
+
 /// What a session gets to hear.
 #[derive(Debug)]
 pub(super) enum Delivery {
@@ -28,6 +32,8 @@ pub(super) enum Delivery {
 struct Entry {
     attempt: u32,
     route: Option<Route>,
+    /// When the scheduling shard was first missed.
+    missed: Option<Instant>,
     /// Tokens of the answer that were passed on, so that repeats are dropped and gaps are seen.
     next: u32,
     deliveries: mpsc::Sender<Delivery>,
@@ -48,7 +54,7 @@ impl Roster {
     /// Opens a session, before its request is published.
     pub(super) fn open(&self, session: SessionId) -> mpsc::Receiver<Delivery> {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
-        self.lock().insert(session, Entry { attempt: 0, route: None, next: 0, deliveries });
+        self.lock().insert(session, Entry { attempt: 0, route: None, missed: None, next: 0, deliveries });
         receiver
     }
 
@@ -91,14 +97,18 @@ impl Roster {
     }
 
     /// Ends the sessions whose scheduling shard has gone; others of the route are watched by that shard.
-    pub(super) fn peers(&self, peers: &Peers, feedbacks: &Feedbacks) {
+    ///
+    /// What the shard did before it went may still be on its way, through sample and detokenize: a shard that drained
+    /// has left when its last chunk arrives.
+    pub(super) fn peers(&self, peers: &Peers, now: Instant, feedbacks: &Feedbacks) {
         for entry in self.lock().values_mut() {
-            let dead = entry
-                .route
-                .as_ref()
-                .and_then(|route| route.shards.first())
-                .is_some_and(|s| !peers.is_alive(*s));
-            if dead {
+            let first = entry.route.as_ref().and_then(|route| route.shards.first());
+            if first.is_none_or(|shard| peers.is_alive(*shard)) {
+                entry.missed = None;
+                continue;
+            }
+            let missed = *entry.missed.get_or_insert(now);
+            if now.duration_since(missed) >= LAST_CHUNKS_WITHIN {
                 entry.route = None;
                 entry.deliver(Delivery::Failed(unavailable("shard-forward.0")), feedbacks);
             }
