@@ -36,10 +36,10 @@ lint: setup ## Formatting, clippy with warnings as errors, cargo-deny where it i
 	else echo "cargo-deny is not installed, so dependencies are not checked: cargo install --locked cargo-deny"; fi
 
 bench: build ## Prints tokens/s of the pipeline over the same work in one process (ARGS=...)
-	@cargo run --release -p tests --bin bench -- $(ARGS)
+	@target/release/bench $(ARGS)
 
 soak: build ## Prints the memory growth of each process over REQUESTS=10000 requests
-	@cargo run --release -p tests --bin soak -- --requests $(REQUESTS) $(ARGS)
+	@target/release/soak --requests $(REQUESTS) $(ARGS)
 
 goldens: ## Makes the reference files of the tests anew, with transformers
 	@scripts/python-env
