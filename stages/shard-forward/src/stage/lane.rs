@@ -103,8 +103,8 @@ impl Lanes {
 
     /// Forgets the dead lanes; returns what their ended sequences used.
     pub(super) fn bury(&mut self, is_dead: impl Fn(&[InstanceId]) -> bool) -> Vec<(Route, u32)> {
-        let dead = self.lanes.extract_if(.., |lane, _| is_dead(lane));
-        dead.flat_map(|(_, lane)| lane.ended).collect()
+        let dead: Vec<Vec<InstanceId>> = self.lanes.keys().filter(|lane| is_dead(lane)).cloned().collect();
+        dead.into_iter().filter_map(|lane| self.lanes.remove(&lane)).flat_map(|lane| lane.ended).collect()
     }
 
     /// When the oldest step counts as lost.
