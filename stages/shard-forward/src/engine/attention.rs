@@ -2,6 +2,9 @@
 //!
 //! Query heads of one KV head are handled together: folded into query rows where a sequence has one row, expanded
 //! without a copy where it has many. (`enable_gqa` of libtorch is eight times slower in bf16 on CPUs.)
+//!
+//! Keys come in whole blocks and query rows of prefill in steps of `ROWS_STEP`: libtorch's attention compiles code for every
+//! pair of lengths that it meets and keeps it for good, 800 MiB after a few thousand prompts of up to 1,500 tokens.
 
 use std::ops::Range;
 
@@ -10,6 +13,9 @@ use schemas::hidden::Slice;
 use tch::{Device, Kind, Tensor};
 
 use super::kv::KvCache;
+
+/// Query rows of a prefill are padded to a multiple of this.
+const ROWS_STEP: usize = 32;
 
 /// How one step's rows attend, the same in every layer.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ enum Part {
         rows: Range<i64>,
         /// Where the sequence's keys and values are.
         keys_values: Tensor,
-        /// `[rows, tokens]`: 0 where a row sees a token, else −∞.
+        /// `[padded rows, tokens of whole blocks]`: 0 where a row sees a token, else −∞.
         mask: Tensor,
     },
 }
@@ -41,9 +47,7 @@ struct Decode {
     n_sequences: i64,
     /// Where the sequences' keys and values are.
     keys_values: Tensor,
-    /// Tokens of the longest sequence.
-    tokens: i64,
-    /// `[n_sequences, 1, 1, tokens]`: 0 up to the sequence's end, then −∞; none when all are equally long.
+    /// `[n_sequences, 1, 1, tokens of whole blocks]`: 0 up to the sequence's end, then −∞; none when all fill their blocks.
     mask: Option<Tensor>,
 }
 
@@ -73,7 +77,7 @@ impl AttentionPlan {
                 parts.push(Part::Chunk {
                     rows: rows.clone(),
                     keys_values: kv.gather_index(&[slice.sequence], n_blocks),
-                    mask: causal_mask(slice.start, slice.ids.len(), options),
+                    mask: causal_mask(slice, n_blocks * kv.blocks.block_tokens() as usize, options),
                 });
             }
             row = rows.end;
@@ -102,13 +106,13 @@ impl AttentionPlan {
                     None => out.shallow_clone().copy_(&decode.forward(layer, kv, q)),
                 },
                 Part::First { rows } => {
-                    let own = keys_values.narrow(0, rows.start, rows.end - rows.start);
+                    let own = padded(&keys_values.narrow(0, rows.start, rows.end - rows.start));
                     let heads = own.chunk(2, 1);
                     let (k, v) = (heads[0].transpose(0, 1), heads[1].transpose(0, 1));
                     prefill(q, &out, rows, &k, &v, None);
                 }
                 Part::Chunk { rows, keys_values, mask } => {
-                    let cached = kv.gather(layer, keys_values, 1).narrow(3, 0, mask.size()[1]);
+                    let cached = kv.gather(layer, keys_values, 1);
                     prefill(q, &out, rows, &cached.get(0).get(0), &cached.get(1).get(0), Some(mask));
                 }
             }
@@ -122,20 +126,20 @@ impl Decode {
         let sequences: Vec<SequenceId> = group.iter().map(|row| row.sequence).collect();
         let tokens = group.iter().map(|row| row.tokens).max().unwrap_or(0);
         let n_blocks = tokens.div_ceil(kv.blocks.block_tokens()) as usize;
-        let equal = group.iter().all(|row| row.tokens == tokens);
+        let tokens_padded = n_blocks as u32 * kv.blocks.block_tokens();
+        let full = group.iter().all(|row| row.tokens == tokens_padded);
         let rows: Vec<i64> = group.iter().map(|row| row.row).collect();
         Self {
             rows: (!whole).then(|| Tensor::from_slice(&rows).to_device(options.1)),
             n_sequences: group.len() as i64,
             keys_values: kv.gather_index(&sequences, n_blocks),
-            tokens: i64::from(tokens),
-            mask: (!equal).then(|| length_mask(group, tokens as usize, options)),
+            mask: (!full).then(|| length_mask(group, tokens_padded as usize, options)),
         }
     }
 
     /// `q`: `[n_sequences, n_heads, head_dim]` → the same shape.
     fn forward(&self, layer: usize, kv: &KvCache, q: &Tensor) -> Tensor {
-        let cached = kv.gather(layer, &self.keys_values, self.n_sequences).narrow(3, 0, self.tokens);
+        let cached = kv.gather(layer, &self.keys_values, self.n_sequences);
         let (k, v) = (cached.get(0), cached.get(1));
         let (n_kv_heads, head_dim) = (k.size()[1], k.size()[3]);
         let folded = q.reshape([self.n_sequences, n_kv_heads, -1, head_dim]);
@@ -146,23 +150,31 @@ impl Decode {
 }
 
 /// Rows of one sequence: `q` and `out` are the step's, `[rows, n_heads, head_dim]`; `k` and `v` are
-/// `[n_kv_heads, tokens, head_dim]`. Without a mask the rows are the sequence's first and see what is not after them.
+/// `[n_kv_heads, tokens, head_dim]`. Without a mask the rows are the sequence's first, padded in `k` and `v` too, and see
+/// what is not after them.
 fn prefill(q: &Tensor, out: &Tensor, rows: &Range<i64>, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) {
     let n_rows = rows.end - rows.start;
     let (n_kv_heads, head_dim) = (k.size()[0], k.size()[2]);
     let group = q.size()[1] / n_kv_heads;
-    let shape = [n_rows, n_kv_heads, group, head_dim];
-    let q = q.narrow(0, rows.start, n_rows).unflatten(1, [n_kv_heads, group]).permute([1, 2, 0, 3]);
+    let q = padded(&q.narrow(0, rows.start, n_rows)).unflatten(1, [n_kv_heads, group]).permute([1, 2, 0, 3]);
     let expand = |heads: &Tensor| heads.unsqueeze(1).expand([n_kv_heads, group, -1, head_dim], false);
     let (k, v) = (expand(k), expand(v));
     let attended = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, mask.is_none(), None, false);
-    out.narrow(0, rows.start, n_rows).view(shape).copy_(&attended.permute([2, 0, 1, 3]));
+    let own = attended.permute([2, 0, 1, 3]).narrow(0, 0, n_rows);
+    out.narrow(0, rows.start, n_rows).view([n_rows, n_kv_heads, group, head_dim]).copy_(&own);
 }
 
-/// `[rows, tokens]` for rows that start at `start`: 0 where a row sees a token, else −∞.
-fn causal_mask(start: u32, rows: usize, options: (Kind, Device)) -> Tensor {
-    let rows = rows as i64;
-    Tensor::full([rows, i64::from(start) + rows], f64::NEG_INFINITY, options).triu(i64::from(start) + 1)
+/// `rows`: `[rows, heads, head_dim]` → the same with rows of zeros up to the next multiple of `ROWS_STEP`.
+fn padded(rows: &Tensor) -> Tensor {
+    let n_rows = rows.size()[0] as usize;
+    let missing = n_rows.next_multiple_of(ROWS_STEP) - n_rows;
+    rows.constant_pad_nd([0, 0, 0, 0, 0, missing as i64])
+}
+
+/// `[padded rows, tokens]` for the rows of `slice`: 0 where a row sees a token, else −∞.
+fn causal_mask(slice: &Slice, tokens: usize, options: (Kind, Device)) -> Tensor {
+    let rows = slice.ids.len().next_multiple_of(ROWS_STEP);
+    Tensor::full([rows as i64, tokens as i64], f64::NEG_INFINITY, options).triu(i64::from(slice.start) + 1)
 }
 
 fn length_mask(group: &[DecodeRow], tokens: usize, options: (Kind, Device)) -> Tensor {

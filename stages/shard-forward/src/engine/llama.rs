@@ -2,6 +2,7 @@
 //! Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use super::plan::LayerPlan;
 use super::rope::{Rope, Rotation};
 use super::rows::output_rows;
 use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
-use super::weights::{Linear, Loader, Weight};
+use super::weights::{Linear, Loader, Weight, row_counts};
 
 /// How an engine computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -147,6 +148,27 @@ impl LlamaShard {
             kept: HashMap::new(),
             options: (kind, device),
         })
+    }
+
+    /// Has the kernels compiled for steps of up to `rows_max` rows, `sampled_max` of which give a token, so that no request
+    /// waits for it. Large models stop at a time limit, and compile the rest when it is first needed.
+    pub fn warm_up(&self, rows_max: usize, sampled_max: usize) {
+        const TIME_MAX: Duration = Duration::from_secs(3);
+        if self.options != (Kind::BFloat16, Device::Cpu) {
+            return;
+        }
+        let _guard = tch::no_grad_guard();
+        let until = Instant::now() + TIME_MAX;
+        for rows in row_counts(rows_max as i64).take_while(|_| Instant::now() < until) {
+            // The weights of all layers have the same shapes.
+            for layer in self.layers.iter().take(1) {
+                let linears = [&layer.qkv_proj, &layer.o_proj, &layer.gate_up_proj, &layer.down_proj];
+                linears.iter().for_each(|linear| linear.warm_up(rows));
+            }
+            for head in self.head.iter().filter(|_| rows as usize <= sampled_max) {
+                head.lm_head.warm_up(rows);
+            }
+        }
     }
 
     /// Token ids → `[rows, hidden_size]`.

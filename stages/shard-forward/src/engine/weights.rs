@@ -43,8 +43,35 @@ impl Linear {
 
     /// `x`: `[rows, in_features]` → `[rows, out_features]`.
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(self.weight.tensor(), self.bias.as_ref().map(Weight::tensor))
+        let linear = |x: &Tensor| x.linear(self.weight.tensor(), self.bias.as_ref().map(Weight::tensor));
+        let rows = x.size()[0];
+        let padded =
+            if x.device() == Device::Cpu && x.kind() == Kind::BFloat16 { padded_rows(rows) } else { rows };
+        if padded == rows {
+            return linear(x);
+        }
+        linear(&x.constant_pad_nd([0, 0, 0, padded - rows])).narrow(0, 0, rows)
     }
+
+    /// Has the kernel for this number of rows compiled.
+    pub(super) fn warm_up(&self, rows: i64) {
+        let weight = self.weight.tensor();
+        let _ = self.forward(&Tensor::zeros([rows, weight.size()[1]], (weight.kind(), weight.device())));
+    }
+}
+
+/// The numbers of rows that products have in steps of up to `rows_max` rows, ascending.
+pub(super) fn row_counts(rows_max: i64) -> impl Iterator<Item = i64> {
+    (1..=rows_max).filter(|&rows| padded_rows(rows) == rows)
+}
+
+/// To how many rows a bf16 product on the CPU is padded: up to eight as they are, then four sizes an octave.
+///
+/// oneDNN compiles and keeps code for every number of rows that it meets, 0.6 to 1 MiB for each weight shape, and keeps the last
+/// thousand: without this a shard grows by a gigabyte as prompts of ever new lengths come.
+fn padded_rows(rows: i64) -> i64 {
+    let rows = rows as u64;
+    rows.next_multiple_of(rows.max(8).next_power_of_two() / 8) as i64
 }
 
 impl Loader<'_> {
@@ -100,5 +127,21 @@ fn stack(mut parts: Vec<Weight>) -> Weight {
 fn drop_pages(weight: &Weight) {
     if let Shared::Borrowed(mapped) = weight {
         drop_mapped_pages(mapped.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn few_numbers_of_rows_reach_the_kernels() {
+        let sizes: BTreeSet<i64> = (1..=512).map(padded_rows).collect();
+        assert_eq!(sizes.len(), 8 + 4 * 6);
+        assert!(row_counts(512).eq(sizes));
+        assert_eq!([8, 9, 17, 32, 33, 300, 512].map(padded_rows), [8, 10, 20, 32, 40, 320, 512]);
+        assert!((1..5000).all(|rows| (rows..=rows + rows / 4).contains(&padded_rows(rows))));
     }
 }

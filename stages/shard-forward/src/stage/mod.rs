@@ -55,6 +55,7 @@ pub fn load(setup: &Setup) -> anyhow::Result<Loaded> {
             };
             let shard = LlamaShard::load(&folder, &plan, index, &options)
                 .with_context(|| format!("model `{}`", folder.path().display()))?;
+            shard.warm_up(settings.step_tokens as usize, settings.max_sequences as usize);
             Box::new(shard)
         }
     };
