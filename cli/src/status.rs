@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use pipelines::Peers;
 use pipelines::record::Record;
 use schemas::presence::{Presence, State};
 use schemas::{Fingerprint, Role};
@@ -167,7 +168,12 @@ impl Report {
             InstanceRow::new(presence, model)
         });
         let rows = rows.collect();
-        let with_missing = |record: Record| PipelineRow { missing: missing(&record, instances), record };
+        let peers =
+            Peers::new(instances.iter().map(|presence| (presence.instance, presence.clone())).collect());
+        let with_missing = |record: Record| {
+            let missing = record.missing(&peers).iter().map(ToString::to_string).collect();
+            PipelineRow { missing, record }
+        };
         Self { pipelines: records.into_iter().map(with_missing).collect(), instances: rows, queues }
     }
 }
@@ -198,19 +204,6 @@ impl InstanceRow {
             version: presence.version.clone(),
         }
     }
-}
-
-/// The roles of a pipeline that nobody takes work for.
-fn missing(record: &Record, instances: &[Presence]) -> Vec<String> {
-    let fp = record.fingerprint();
-    let is_served = |role: &Role| {
-        instances
-            .iter()
-            .any(|presence| presence.role == *role && presence.fp == fp && presence.state == State::Ready)
-    };
-    let shards = (0..record.shards).map(Role::ShardForward);
-    let roles = std::iter::once(Role::Tokenize).chain(shards).chain([Role::Sample, Role::Detokenize]);
-    roles.filter(|role| !is_served(role)).map(|role| role.to_string()).collect()
 }
 
 #[cfg(test)]
@@ -252,7 +245,9 @@ pub mod tests {
             queue: 256,
         };
         let roles = [Role::Tokenize, Role::ShardForward(0), Role::Sample, Role::Detokenize];
-        let instances: Vec<_> = roles.into_iter().zip(1..).map(|(role, id)| presence(role, id)).collect();
+        let mut instances: Vec<_> = roles.into_iter().zip(1..).map(|(role, id)| presence(role, id)).collect();
+        let room = Room { sequences: 4, kv_blocks: 64 };
+        instances[1].held = vec![(InstanceId(3), room), (InstanceId(4), room)];
         Report::new(vec![record], &instances, Vec::new())
     }
 

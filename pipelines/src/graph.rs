@@ -63,7 +63,8 @@ pub struct ShardForward {
     pub dtype: DTypeName,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads of one shard on the CPU; 0 takes all the processors that it may run on.
+    /// Threads of one shard on the CPU; 0 takes as many as pay for the size of its layers, at most the processors that it
+    /// may run on.
     pub threads: usize,
     /// Sequences that one instance runs at once.
     pub max_sequences: u32,

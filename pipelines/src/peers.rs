@@ -38,8 +38,66 @@ impl Peers {
             .filter(move |peer| peer.fp == Some(fp) && peer.role == role && peer.state == State::Ready)
     }
 
+    /// Whether `role` of a pipeline can take part in serving: an instance is ready and, where a shard-forward.0 must have room
+    /// of it to admit anything, one has.
+    pub fn serves(&self, fp: Fingerprint, role: Role) -> bool {
+        let mut instances = self.ready(fp, role).map(|peer| peer.instance).peekable();
+        let mut firsts = self.ready(fp, Role::ShardForward(0)).peekable();
+        if !role.is_downstream() || firsts.peek().is_none() {
+            return instances.peek().is_some();
+        }
+        let held: Vec<InstanceId> =
+            firsts.flat_map(|first| first.held.iter().map(|(instance, _)| *instance)).collect();
+        instances.any(|instance| held.contains(&instance))
+    }
+
     /// Whether two snapshots are the same one.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::presence::Room;
+
+    use super::*;
+
+    const FP: Fingerprint = Fingerprint(1);
+
+    fn presence(id: u64, role: Role, held: Vec<(InstanceId, Room)>) -> Presence {
+        Presence {
+            instance: InstanceId(id),
+            role,
+            fp: Some(FP),
+            state: State::Ready,
+            beat: 0,
+            busy_ms: 0,
+            done: 0,
+            used: Room::default(),
+            capacity: Room::default(),
+            grants: Vec::new(),
+            held,
+            compute: String::new(),
+            pid: 0,
+            admin: None,
+            version: String::new(),
+        }
+    }
+
+    fn serves_sample(others: &[Presence]) -> bool {
+        let sample = presence(1, Role::Sample, Vec::new());
+        let all = others.iter().cloned().chain([sample]);
+        Peers::new(all.map(|peer| (peer.instance, peer)).collect()).serves(FP, Role::Sample)
+    }
+
+    #[test]
+    fn a_stage_serves_once_the_scheduling_shard_has_room_of_it() {
+        let first = |held| presence(2, Role::ShardForward(0), held);
+        let room = Room { sequences: 1, kv_blocks: 1 };
+        assert!(serves_sample(&[]), "nobody is there who could have room of it");
+        assert!(!serves_sample(&[first(Vec::new())]));
+        assert!(!serves_sample(&[first(vec![(InstanceId(9), room)])]));
+        assert!(serves_sample(&[first(vec![(InstanceId(1), room)])]));
     }
 }

@@ -4,10 +4,11 @@ use anyhow::Context as _;
 use async_nats::jetstream::kv::{self, Store};
 use async_nats::jetstream::stream::StorageType;
 use futures_util::StreamExt;
-use schemas::Fingerprint;
+use schemas::{Fingerprint, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
+use crate::peers::Peers;
 
 /// Name of the key-value bucket; keys are fingerprints in hexadecimal.
 pub const BUCKET: &str = "tw_pipelines";
@@ -35,6 +36,16 @@ impl Record {
     /// The fingerprint.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.fp.parse().ok()
+    }
+
+    /// The roles without an instance that can take part; none missing means that the pipeline can serve.
+    pub fn missing(&self, peers: &Peers) -> Vec<Role> {
+        let fp = self.fingerprint();
+        [Role::Tokenize, Role::Sample, Role::Detokenize]
+            .into_iter()
+            .chain((0..self.shards).map(Role::ShardForward))
+            .filter(|role| !fp.is_some_and(|fp| peers.serves(fp, *role)))
+            .collect()
     }
 }
 

@@ -9,6 +9,12 @@ use schemas::InstanceId;
 /// Where the bus is unless told otherwise.
 pub const NATS_URL: &str = "nats://127.0.0.1:4222";
 
+/// How OpenMP threads of a shard wait for each other, unless its environment says so: they look for work about half a
+/// millisecond, which is longer than most gaps within a step, then sleep, so that the shard that computes next has the
+/// processors. Without the first they sleep at every operation, without the second they would spin for minutes.
+pub const OPENMP_ENVIRONMENT: [(&str, &str); 2] =
+    [("GOMP_SPINCOUNT", "10000"), ("OMP_WAIT_POLICY", "passive")];
+
 /// Settings of every process on the bus.
 #[derive(Debug, Clone, Args)]
 pub struct Process {

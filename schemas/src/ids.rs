@@ -54,6 +54,17 @@ impl Role {
     }
 }
 
+impl Role {
+    /// Whether shard-forward.0 admits work for it, from the room that its instances grant.
+    pub fn is_downstream(self) -> bool {
+        match self {
+            Role::ShardForward(shard) => shard > 0,
+            Role::Sample | Role::Detokenize => true,
+            Role::Gateway | Role::Tokenize => false,
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

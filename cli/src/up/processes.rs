@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use pipelines::settings::OPENMP_ENVIRONMENT;
 use schemas::{InstanceId, Role};
 use tokio::process::Command;
 
@@ -14,12 +15,6 @@ use super::plan::Planned;
 use super::supervisor::{Phase, Process};
 use crate::exit::misuse;
 use crate::locate;
-
-/// Environment of the processes of a binary, unless it is set already.
-const CHILD_ENVIRONMENT: [(&str, &[(&str, &str)]); 1] = [
-    // OpenMP threads that spin between steps take the processors from the other stages.
-    ("shard-forward", &[("OMP_WAIT_POLICY", "passive")]),
-];
 
 /// First parts of the variables that are settings of a pipeline: the resolved file has them already.
 const PIPELINE_SETTINGS: [&str; 4] = ["model", "path", "deadline_seconds", "stages"];
@@ -103,9 +98,12 @@ fn settle_environment(role: Role, command: &mut Command) {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_pipeline_setting)) {
         command.env_remove(name);
     }
-    let own =
-        CHILD_ENVIRONMENT.iter().filter(|(binary, _)| *binary == role.binary()).flat_map(|(_, own)| *own);
-    command.envs(own.filter(|(name, _)| env::var_os(name).is_none()).copied());
+    // Otherwise a shard starts itself over with it.
+    if matches!(role, Role::ShardForward(_))
+        && OPENMP_ENVIRONMENT.iter().all(|(name, _)| env::var_os(name).is_none())
+    {
+        command.envs(OPENMP_ENVIRONMENT);
+    }
 }
 
 /// Whether a variable would override the resolved file, and with it the flags that went into it.

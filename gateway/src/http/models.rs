@@ -50,7 +50,7 @@ impl Model {
     /// The model of `record`.
     pub fn of(record: Record, door: &Door) -> Self {
         Self {
-            ready: record.fingerprint().is_some_and(|fp| door.missing(fp).is_empty()),
+            ready: door.missing(&record).is_empty(),
             id: record.model,
             object: "model".into(),
             created: record.created,

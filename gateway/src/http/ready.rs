@@ -76,12 +76,12 @@ pub fn check(door: &Door, shutdown: &CancellationToken, model: Option<&str>) -> 
 
 impl PipelineReadiness {
     fn of(record: &Record, door: &Door) -> Self {
-        let missing = record.fingerprint().map(|fp| door.missing(fp));
+        let missing = door.missing(record);
         Self {
             model: record.model.clone(),
             fingerprint: record.fp.clone(),
-            ready: missing.as_ref().is_some_and(Vec::is_empty),
-            missing: missing.unwrap_or_default().iter().map(ToString::to_string).collect(),
+            ready: missing.is_empty(),
+            missing: missing.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -77,25 +77,16 @@ impl Door {
     pub fn pipeline(&self, model: &str) -> Option<Record> {
         let mut named: Vec<Record> =
             self.pipelines().into_iter().filter(|record| record.model == model).collect();
-        let ready = named
-            .iter()
-            .rposition(|record| record.fingerprint().is_some_and(|fp| self.missing(fp).is_empty()));
+        let ready = named.iter().rposition(|record| self.missing(record).is_empty());
         match ready {
             Some(index) => Some(named.swap_remove(index)),
             None => named.pop(),
         }
     }
 
-    /// The roles of a pipeline that have no instance ready; none missing means that it can serve.
-    pub fn missing(&self, fp: Fingerprint) -> Vec<Role> {
-        let shards =
-            self.pipelines().iter().find(|r| r.fingerprint() == Some(fp)).map_or(1, |record| record.shards);
-        let peers = self.0.peers.borrow().clone();
-        [Role::Tokenize, Role::Sample, Role::Detokenize]
-            .into_iter()
-            .chain((0..shards).map(Role::ShardForward))
-            .filter(|role| peers.ready(fp, *role).next().is_none())
-            .collect()
+    /// What keeps the pipeline of `record` from serving.
+    pub fn missing(&self, record: &Record) -> Vec<Role> {
+        record.missing(&self.0.peers.borrow())
     }
 
     /// Whether the bus is connected.
@@ -149,7 +140,8 @@ impl Door {
 
     /// Why a request of pipeline `fp` whose time has run out was not answered.
     pub(super) fn timed_out(&self, fp: Fingerprint) -> Failure {
-        match self.missing(fp).first() {
+        let record = self.pipelines().into_iter().find(|record| record.fingerprint() == Some(fp));
+        match record.and_then(|record| self.missing(&record).first().copied()) {
             Some(role) => {
                 Failure::new(FailureKind::Unavailable, format!("no `{role}` is running for this model"))
             }

@@ -1,19 +1,19 @@
-//! OpenMP threads that wait must not spin: on shared cores they would take the time of the shard that computes.
+//! How the threads of a shard wait for each other.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::Context as _;
+use pipelines::settings::OPENMP_ENVIRONMENT;
 
-/// libgomp reads this when it is loaded, before `main`.
-const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
-
-/// Starts this process over with waiting threads asleep, unless the environment says how they wait.
+/// Starts this process over with [`OPENMP_ENVIRONMENT`], which libgomp reads when it is loaded, before `main`; unless the
+/// environment says already how threads wait.
 pub fn settle() -> anyhow::Result<()> {
-    if std::env::var_os(WAIT_POLICY).is_some() {
+    if OPENMP_ENVIRONMENT.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
         return Ok(());
     }
     let program = std::env::current_exe().context("own executable")?;
-    let error = Command::new(program).args(std::env::args_os().skip(1)).env(WAIT_POLICY, "passive").exec();
+    let arguments = std::env::args_os().skip(1);
+    let error = Command::new(program).args(arguments).envs(OPENMP_ENVIRONMENT).exec();
     Err(error).context("start over")
 }

@@ -17,7 +17,7 @@ const TRIAL_STEPS: u32 = 64;
 pub enum Waiting {
     /// They spin: quickest on a quiet machine, slowest on a busy one.
     Active,
-    /// They sleep, as those of the pipeline do.
+    /// They sleep at once.
     Passive,
 }
 

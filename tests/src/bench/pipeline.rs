@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, Options};
 const PROMPT_TOKENS: u32 = 64;
 const SHARDS: u16 = 2;
 const WARM_UP_STEPS: u32 = 16;
+const WAKE_UP_STEPS: u32 = 4;
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -57,7 +58,12 @@ impl PipelineBench {
                 let pipeline_first = (round as usize + index).is_multiple_of(2);
                 let work = self.workload(*batch, round);
                 let direct = direct_process::run(&pipeline, &work, waiting[index]);
-                let pair = measure(direct, generate(&client, &work), pipeline_first).await?;
+                let through = async {
+                    // The single process has just loaded and computed; the pipeline has been idle.
+                    generate(&client, &Workload { steps: WAKE_UP_STEPS, round: u32::MAX, ..work }).await?;
+                    generate(&client, &work).await
+                };
+                let pair = measure(direct, through, pipeline_first).await?;
                 eprintln!("bench: round {} of {}, batch {batch}: {pair}", round + 1, self.rounds);
                 pairs[index].push(pair);
             }

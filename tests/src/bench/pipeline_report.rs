@@ -135,8 +135,8 @@ Whole pipeline over the same engine, sampling and detokenisation, called directl
   lengths    {prompt_tokens} prompt tokens, {steps} decode steps; the prompts of a batch start together
   direct     one process, all layers in one engine, {threads} OpenMP threads; whether they spin (active) or sleep (passive)
              while they wait is chosen at each batch by what is quicker
-  pipeline   gateway, tokenize, {shards} of shard-forward with {threads} OpenMP threads each (passive), sample, detokenize,
-             nats-server and the HTTP client, all on the same {threads} processors
+  pipeline   gateway, tokenize, {shards} of shard-forward with {threads} OpenMP threads each (they spin for half
+             a millisecond, then sleep), sample, detokenize, nats-server and the HTTP client, all on the same {threads} processors
   figures    median [least–most] of {rounds} rounds, the sides in turns (ABBA), ratios of each round, median TTFT
   decode     tok/s while every sequence of the batch decodes; `with prefill` is from the first request on
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use models::{LlamaConfig, ModelFolder, Weights};
 use schemas::hidden::Slice;
@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::AttentionPlan;
 use super::blocks::Blocks;
-use super::device::ComputeDevice;
+use super::device::{ComputeDevice, set_threads};
 use super::kv::KvCache;
 use super::memory::{Shared, into_bytes};
 use super::plan::LayerPlan;
@@ -33,7 +33,7 @@ pub struct EngineOptions {
     pub kv_tokens: u32,
     /// Tokens a block.
     pub block_tokens: u32,
-    /// Threads of the CPU kernels, of the whole process; none leaves libtorch's choice.
+    /// Threads of the CPU kernels; none takes as many as pay for layers of this size.
     pub threads: Option<usize>,
 }
 
@@ -117,9 +117,8 @@ impl LlamaShard {
         options: &EngineOptions,
     ) -> anyhow::Result<Self> {
         let device = options.device.open()?;
-        if let Some(threads) = options.threads {
-            tch::set_num_threads(i32::try_from(threads).context("`threads` is too large")?);
-        }
+        let sizes = Sizes::new(config);
+        set_threads(options.threads, sizes.layer_parameters() * options.dtype.size() as u64);
         let _guard = tch::no_grad_guard();
         let kind = kind_of(options.dtype);
         let range = plan.range(shard)?;
@@ -129,7 +128,6 @@ impl LlamaShard {
             "the layer plan has {n_layers} layers, the model {}",
             config.num_hidden_layers
         );
-        let sizes = Sizes::new(config);
         let loader = Loader { weights, kind, device };
         let embed_tokens = (shard == 0).then(|| sizes.embed_tokens(&loader)).transpose()?;
         let head = (shard + 1 == plan.shards())
@@ -379,6 +377,12 @@ impl Sizes {
             attention_bias: config.attention_bias,
             mlp_bias: config.mlp_bias,
         }
+    }
+
+    /// Of the matrices of one layer.
+    fn layer_parameters(&self) -> u64 {
+        let attention = 2 * (self.heads + self.kv_heads) * self.head_dim;
+        (self.hidden * (attention + 3 * self.intermediate)).unsigned_abs()
     }
 
     fn embed_tokens(&self, loader: &Loader<'_>) -> anyhow::Result<Weight> {

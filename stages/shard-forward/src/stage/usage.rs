@@ -117,7 +117,7 @@ impl Routes {
         (1..self.shards).filter_map(of_shard).fold(self.own.kv_blocks, u32::min)
     }
 
-    /// What this instance counts as its own of each downstream instance.
+    /// What this instance counts as its own of each downstream instance that has granted it anything.
     pub(super) fn held(&self, peers: &Peers, usage: &Usage) -> Vec<(InstanceId, Room)> {
         peers
             .all()
@@ -127,6 +127,7 @@ impl Routes {
                 let sequences = granted.sequences.max(used.sequences);
                 (peer.instance, Room { sequences, kv_blocks: granted.kv_blocks.max(used.kv_blocks) })
             })
+            .filter(|(_, room)| room.sequences > 0)
             .collect()
     }
 
