@@ -1,5 +1,6 @@
 //! Bad input, full queues, deadlines: a clear error, and nobody else pays.
 
+use anyhow::ensure;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -85,12 +86,19 @@ async fn a_full_house_admits_exactly_what_it_has_room_for() -> anyhow::Result<()
         let api = api.clone();
         tokio::spawn(async move { api.complete("abc", json!({"max_tokens": 3})).await })
     };
-    let mut asks: Vec<_> = (0..4).map(|_| ask()).collect();
     let watch = Watch::start(&Bus::connect(&cluster.nats.url(), "test").await?).await?;
     let soon = Duration::from_millis(1_500);
-    tokio::time::timeout(soon, until(|| running(&watch) == 4)).await?;
+    let mut asks = Vec::new();
+    // Two at a time: four at once can overrun a queue of three before the first is admitted.
+    for admitted in [2, 4] {
+        asks.extend([ask(), ask()]);
+        let all = tokio::time::timeout(soon, until(|| running(&watch) == admitted)).await;
+        ensure!(all.is_ok(), "{} of {admitted} admitted", running(&watch));
+    }
     asks.extend((0..8).map(|_| ask()));
-    tokio::time::timeout(soon, until(|| asks.iter().filter(|ask| ask.is_finished()).count() == 5)).await?;
+    let finished = || asks.iter().filter(|ask| ask.is_finished()).count();
+    let refused = tokio::time::timeout(soon, until(|| finished() == 5)).await;
+    ensure!(refused.is_ok(), "{} of 5 refused", finished());
     cluster.get("sample")?.signal(rustix::process::Signal::CONT)?;
     let replies: Vec<_> = join_all(asks).await.into_iter().map(|reply| reply.unwrap().unwrap()).collect();
     let served = replies.iter().filter(|reply| reply.status == 200).count();
