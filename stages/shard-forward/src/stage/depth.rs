@@ -23,6 +23,8 @@ pub(super) struct Depth {
     /// Distinct processors or devices along the route.
     distinct: usize,
     phase: Phase,
+    /// Sequences at the last step.
+    sequences: usize,
     steps: u32,
     tokens: u64,
     since: Option<Instant>,
@@ -46,6 +48,7 @@ impl Depth {
             fixed,
             distinct: 1,
             phase: Phase::Shallow,
+            sequences: 0,
             steps: 0,
             tokens: 0,
             since: None,
@@ -68,13 +71,19 @@ impl Depth {
         wanted.min(sequences.max(1))
     }
 
-    /// Takes in a finished step that gave `tokens`; with fewer than two sequences there is nothing to compare.
-    pub(super) fn record(&mut self, tokens: usize, sequences: usize, now: Instant) {
-        if self.fixed.is_some() || sequences < 2 {
-            self.since = None;
+    /// Takes in a finished step of `rows` rows that gave `tokens`.
+    ///
+    /// Trials compare like with like: they begin anew when the number of sequences changes or a step prefills, since either
+    /// changes the rate more than the depth does. With fewer than two sequences there is nothing to compare.
+    pub(super) fn record(&mut self, rows: usize, tokens: usize, sequences: usize, now: Instant) {
+        if self.fixed.is_some() {
             return;
         }
-        let Some(since) = self.since else {
+        let steady = rows == tokens && sequences == self.sequences && sequences > 1;
+        self.sequences = sequences;
+        let holds = matches!(self.phase, Phase::Hold { .. });
+        let (Some(since), true) = (self.since, steady || holds) else {
+            self.phase = if holds { self.phase } else { Phase::Shallow };
             self.begin(now);
             return;
         };
@@ -119,7 +128,7 @@ mod tests {
     fn run(depth: &mut Depth, steps: u32, step: Duration, now: &mut Instant) {
         for _ in 0..steps {
             *now += step;
-            depth.record(8, 8, *now);
+            depth.record(8, 8, 8, *now);
         }
     }
 
@@ -132,6 +141,18 @@ mod tests {
             assert_eq!(depth.limit(8), 2, "the trial of the deeper pipeline");
             run(&mut depth, TRIAL_STEPS, deep_step, &mut now);
             assert_eq!(depth.limit(8), expected);
+        }
+    }
+
+    #[test]
+    fn a_trial_counts_only_steps_of_one_kind() {
+        let mut depth = Depth::new(InFlight::Auto);
+        let mut now = Instant::now();
+        for other in [(500, 8), (7, 7)] {
+            run(&mut depth, TRIAL_STEPS - 1, Duration::from_millis(10), &mut now);
+            depth.record(other.0, other.1, other.1, now);
+            run(&mut depth, TRIAL_STEPS - 1, Duration::from_millis(10), &mut now);
+            assert_eq!(depth.limit(8), 1, "prefill and arrivals begin the trial anew");
         }
     }
 

@@ -157,7 +157,7 @@ impl First {
         if let Some(Sent { rows, tokens, at, .. }) = self.lanes.receive(tokens.head.step, drawn) {
             self.done += 1;
             self.budget.record(rows, now.duration_since(at));
-            self.depth.record(tokens, self.sequences.len(), now);
+            self.depth.record(rows, tokens, self.sequences.len(), now);
             metrics::histogram!("tokenway_step_seconds").record(now.duration_since(at).as_secs_f64());
             metrics::histogram!("tokenway_step_rows").record(rows as f64);
         }
