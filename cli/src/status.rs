@@ -215,21 +215,12 @@ pub mod tests {
 
     fn presence(role: Role, instance: u64) -> Presence {
         Presence {
-            instance: InstanceId(instance),
-            role,
-            fp: Some(Fingerprint(0xab)),
-            state: State::Ready,
-            beat: 1,
-            busy_ms: 0,
             done: 3,
             used: Room { sequences: 1, kv_blocks: 2 },
             capacity: Room { sequences: 64, kv_blocks: 2048 },
-            grants: Vec::new(),
-            held: Vec::new(),
             compute: "host/cpu/0-1".into(),
             pid: 100,
-            admin: None,
-            version: "0".into(),
+            ..Presence::bare(InstanceId(instance), role, Some(Fingerprint(0xab)), State::Ready)
         }
     }
 

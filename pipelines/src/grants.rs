@@ -90,23 +90,8 @@ mod tests {
     }
 
     fn upstream(id: u64, held: u32) -> Presence {
-        Presence {
-            instance: InstanceId(id),
-            role: Role::ShardForward(0),
-            fp: None,
-            state: State::Ready,
-            beat: 0,
-            busy_ms: 0,
-            done: 0,
-            used: Room::default(),
-            capacity: Room::default(),
-            grants: vec![],
-            held: vec![(ME, room(held))],
-            compute: String::new(),
-            pid: 0,
-            admin: None,
-            version: String::new(),
-        }
+        let bare = Presence::bare(InstanceId(id), Role::ShardForward(0), None, State::Ready);
+        Presence { held: vec![(ME, room(held))], ..bare }
     }
 
     #[test]

@@ -66,23 +66,7 @@ mod tests {
     const FP: Fingerprint = Fingerprint(1);
 
     fn presence(id: u64, role: Role, held: Vec<(InstanceId, Room)>) -> Presence {
-        Presence {
-            instance: InstanceId(id),
-            role,
-            fp: Some(FP),
-            state: State::Ready,
-            beat: 0,
-            busy_ms: 0,
-            done: 0,
-            used: Room::default(),
-            capacity: Room::default(),
-            grants: Vec::new(),
-            held,
-            compute: String::new(),
-            pid: 0,
-            admin: None,
-            version: String::new(),
-        }
+        Presence { held, ..Presence::bare(InstanceId(id), role, Some(FP), State::Ready) }
     }
 
     fn serves_sample(others: &[Presence]) -> bool {

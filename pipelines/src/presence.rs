@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::StreamExt;
-use schemas::presence::{Presence, Room, State};
+use schemas::presence::{Presence, State};
 use schemas::{Fingerprint, InstanceId, Role, Subject, wire};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -169,23 +169,7 @@ pub async fn announce_gone(
     role: Role,
     fp: Option<Fingerprint>,
 ) -> anyhow::Result<()> {
-    let goodbye = Presence {
-        instance,
-        role,
-        fp,
-        state: State::Gone,
-        beat: 0,
-        busy_ms: 0,
-        done: 0,
-        used: Room::default(),
-        capacity: Room::default(),
-        grants: Vec::new(),
-        held: Vec::new(),
-        compute: String::new(),
-        pid: 0,
-        admin: None,
-        version: String::new(),
-    };
+    let goodbye = Presence::bare(instance, role, fp, State::Gone);
     bus.client().publish(Subject::presence(instance).to_string(), wire::encode(&goodbye)).await?;
     tokio::time::timeout(GOODBYE_DEADLINE, bus.client().flush())
         .await

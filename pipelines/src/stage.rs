@@ -6,7 +6,7 @@ use bytes::Bytes;
 use schemas::admission::{Event, Notice};
 use schemas::presence::Room;
 use schemas::request::{BlobRef, Context};
-use schemas::{Edge, Failure, InstanceId, RouteId, Subject, wire};
+use schemas::{Edge, Failure, InstanceId, RouteId, Subject, WireError, wire};
 
 use crate::peers::Peers;
 
@@ -186,4 +186,10 @@ impl Outbox {
     pub fn take(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
+}
+
+/// Counts and logs a message of `edge` that could not be read.
+pub fn refused(edge: &'static str, error: &WireError) {
+    metrics::counter!("tokenway_refused_messages_total", "edge" => edge).increment(1);
+    tracing::warn!(edge, %error, "message refused");
 }

@@ -69,6 +69,29 @@ pub struct Presence {
     pub version: String,
 }
 
+impl Presence {
+    /// The word of an instance that has nothing to tell but its state.
+    pub fn bare(instance: InstanceId, role: Role, fp: Option<Fingerprint>, state: State) -> Self {
+        Self {
+            instance,
+            role,
+            fp,
+            state,
+            beat: 0,
+            busy_ms: 0,
+            done: 0,
+            used: Room::default(),
+            capacity: Room::default(),
+            grants: Vec::new(),
+            held: Vec::new(),
+            compute: String::new(),
+            pid: 0,
+            admin: None,
+            version: String::new(),
+        }
+    }
+}
+
 impl Edge for Presence {
     const KIND: u16 = 10;
 }

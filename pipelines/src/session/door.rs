@@ -19,6 +19,7 @@ use super::roster::Roster;
 use crate::bus::Bus;
 use crate::peers::Peers;
 use crate::record::Record;
+use crate::stage::refused;
 
 /// How often a door looks whether the scheduling shards of its sessions are alive.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -170,11 +171,11 @@ async fn listen(
             biased;
             Some(message) = notices.next() => match wire::decode::<Notice>(&message.payload) {
                 Ok(notice) => state.roster.notice(notice, &state.feedbacks),
-                Err(error) => refuse("notice", &error),
+                Err(error) => refused("notice", &error),
             },
             Some(message) = chunks.next() => match wire::decode::<Chunks>(&message.payload) {
                 Ok(chunks) => state.roster.chunks(chunks, &state.feedbacks),
-                Err(error) => refuse("chunk", &error),
+                Err(error) => refused("chunk", &error),
             },
             _ = look.tick() => {
                 let now = peers.borrow_and_update().clone();
@@ -183,9 +184,4 @@ async fn listen(
             () = stop.cancelled() => return,
         }
     }
-}
-
-fn refuse(edge: &'static str, error: &schemas::WireError) {
-    metrics::counter!("tokenway_refused_messages_total", "edge" => edge).increment(1);
-    tracing::warn!(edge, %error, "refused message");
 }

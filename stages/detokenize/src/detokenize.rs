@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use models::Tokenizer;
 use pipelines::grants::Ledger;
+use pipelines::stage::refused;
 use pipelines::{Inbox, Outbox, Pipeline, Stage, Status};
 use schemas::control::{Control, Feedback, Say};
 use schemas::presence::Room;
@@ -92,10 +93,7 @@ impl Stage for Detokenize {
             self.done += 1;
             match wire::decode::<Tokens>(&payload) {
                 Ok(tokens) => self.take_in(tokens, &inbox, &mut output, out),
-                Err(error) => {
-                    metrics::counter!("tokenway_refused_messages_total", "edge" => "tokens").increment(1);
-                    tracing::warn!(%error, "message refused");
-                }
+                Err(error) => refused("tokens", &error),
             }
         }
         output.chunks.publish(out);

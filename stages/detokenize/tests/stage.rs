@@ -13,7 +13,7 @@ use schemas::admission::{Event, Notice};
 use schemas::chunk::{Chunk, Chunks};
 use schemas::control::{Control, Feedback, Head, Open, Say};
 use schemas::hidden::Slice;
-use schemas::presence::{Presence, Room, State};
+use schemas::presence::{Presence, State};
 use schemas::request::{Context, Generation};
 use schemas::token::{Finish, Logprobs, Token, Tokens};
 use schemas::{Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, Subject, wire};
@@ -255,23 +255,7 @@ fn released_answers_and_those_of_a_vanished_origin_are_freed() {
     assert_eq!(stage.status().used.sequences, 2);
     run(&mut stage, vec![message(vec![Control::Release(SequenceId(1))], vec![], vec![])]);
     assert_eq!((stage.status().used.sequences, stage.status().busy), (1, true));
-    let presence = Presence {
-        instance: ORIGIN,
-        role: Role::ShardForward(0),
-        fp: Some(FP),
-        state: State::Draining,
-        beat: 0,
-        busy_ms: 0,
-        done: 0,
-        used: Room::default(),
-        capacity: Room::default(),
-        grants: vec![],
-        held: vec![],
-        compute: String::new(),
-        pid: 0,
-        admin: None,
-        version: String::new(),
-    };
+    let presence = Presence::bare(ORIGIN, Role::ShardForward(0), Some(FP), State::Draining);
     run_among(&mut stage, vec![], Peers::new(BTreeMap::from([(ORIGIN, presence)])));
     assert_eq!(stage.status().grants, vec![(ORIGIN, stage.status().capacity)]);
     run(&mut stage, vec![]);

@@ -1,6 +1,7 @@
 //! The stage: logits in, tokens out.
 
 use pipelines::grants::Ledger;
+use pipelines::stage::refused;
 use pipelines::{Inbox, Outbox, Pipeline, Stage, Status};
 use schemas::logits::Logits;
 use schemas::presence::Room;
@@ -55,8 +56,7 @@ impl Stage for Sample {
             let logits: Logits = match wire::decode(payload) {
                 Ok(logits) => logits,
                 Err(error) => {
-                    metrics::counter!("tokenway_refused_messages_total", "edge" => "logits").increment(1);
-                    tracing::warn!(%error, "message refused");
+                    refused("logits", &error);
                     continue;
                 }
             };

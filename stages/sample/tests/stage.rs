@@ -12,7 +12,7 @@ use schemas::admission::{Event, Notice};
 use schemas::control::{Control, Feedback, Head, Open, Say};
 use schemas::hidden::Slice;
 use schemas::logits::{Logits, NeedRow, Row};
-use schemas::presence::{Presence, Room, State};
+use schemas::presence::{Presence, State};
 use schemas::request::{Context, Generation};
 use schemas::token::{Finish, Tokens};
 use schemas::{Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, Subject, wire};
@@ -120,24 +120,7 @@ fn text(sent: &Sent) -> Tokens {
 }
 
 fn peer(instance: InstanceId, role: Role) -> (InstanceId, Presence) {
-    let presence = Presence {
-        instance,
-        role,
-        fp: Some(FP),
-        state: State::Ready,
-        beat: 0,
-        busy_ms: 0,
-        done: 0,
-        used: Room::default(),
-        capacity: Room::default(),
-        grants: vec![],
-        held: vec![],
-        compute: String::new(),
-        pid: 0,
-        admin: None,
-        version: String::new(),
-    };
-    (instance, presence)
+    (instance, Presence::bare(instance, role, Some(FP), State::Ready))
 }
 
 #[test]

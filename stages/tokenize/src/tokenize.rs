@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pipelines::stage::refused;
 use pipelines::{Inbox, Job, Outbox, Stage, Status};
 use schemas::prompt::Prompt;
 use schemas::request::{BlobRef, Payload, Request};
@@ -78,10 +79,7 @@ impl Stage for Tokenize {
         for job in &inbox.jobs {
             match wire::decode::<Request>(&job.payload) {
                 Ok(request) => self.answer(&after_wait(request, job.age), job, out),
-                Err(error) => {
-                    metrics::counter!("tokenway_refused_messages_total", "edge" => "request").increment(1);
-                    tracing::warn!(%error, "message refused");
-                }
+                Err(error) => refused("request", &error),
             }
             out.ack(job.ticket);
             self.done += 1;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use pipelines::graph::ShardForward;
-use pipelines::stage::Ticket;
+use pipelines::stage::{Ticket, refused};
 use pipelines::{Inbox, Job, Outbox, Peers, Stage, Status};
 use schemas::admission::Event;
 use schemas::control::{Control, Feedback, Say};
@@ -219,8 +219,7 @@ impl First {
         let prompt: Prompt = match wire::decode(&job.payload) {
             Ok(prompt) => prompt,
             Err(error) => {
-                metrics::counter!("tokenway_refused_messages_total", "edge" => "prompt").increment(1);
-                tracing::warn!(%error, "refused prompt");
+                refused("prompt", &error);
                 return out.ack(job.ticket);
             }
         };
@@ -314,8 +313,7 @@ impl Stage for First {
         self.meet(&inbox, out);
         for message in std::mem::take(&mut inbox.messages) {
             if let Err(error) = self.take_message(&message, &inbox, out) {
-                metrics::counter!("tokenway_refused_messages_total", "edge" => "token").increment(1);
-                tracing::warn!(%error, "refused message");
+                refused("token", &error);
             }
         }
         for job in std::mem::take(&mut inbox.jobs) {

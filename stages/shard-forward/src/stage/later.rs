@@ -1,6 +1,7 @@
 //! Every shard but the first: computes the steps that come, in the order they come.
 
 use pipelines::grants::Ledger;
+use pipelines::stage::refused;
 use pipelines::{Inbox, Outbox, Peers, Stage, Status};
 use schemas::hidden::Hidden;
 use schemas::logits::NeedRow;
@@ -53,8 +54,7 @@ impl Stage for Later {
                 Ok(_) | Err(_) => wire::decode::<Hidden>(message).map(drop),
             };
             if let Err(error) = taken {
-                metrics::counter!("tokenway_refused_messages_total", "edge" => "hidden").increment(1);
-                tracing::warn!(%error, "refused message");
+                refused("hidden", &error);
             }
         }
         Ok(())

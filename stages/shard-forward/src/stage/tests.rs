@@ -160,23 +160,8 @@ fn tokens(step: &Hidden, finish: Option<Finish>) -> Bytes {
 
 fn presence(instance: InstanceId, role: Role) -> Presence {
     let room = Room { sequences: 8, kv_blocks: 64 };
-    Presence {
-        instance,
-        role,
-        fp: Some(FP),
-        state: State::Ready,
-        beat: 1,
-        busy_ms: 0,
-        done: 0,
-        used: Room::default(),
-        capacity: room,
-        grants: vec![(ME, room)],
-        held: vec![],
-        compute: "here".into(),
-        pid: 1,
-        admin: None,
-        version: String::new(),
-    }
+    let bare = Presence::bare(instance, role, Some(FP), State::Ready);
+    Presence { capacity: room, grants: vec![(ME, room)], ..bare }
 }
 
 fn route_of(came: &Came) -> RouteId {
