@@ -27,6 +27,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
 const RECONNECT_DELAY_MS_MAX: u64 = 1_000;
 const QUEUE_ENTRY_BYTES_MAX: i32 = 64 * 1024;
+const QUEUE_BYTES_MAX: i64 = 64 << 20;
 const BLOB_BUCKET: &str = "tw_blobs";
 const BLOB_BYTES_MAX: i64 = 128 << 20;
 const BLOB_AGE_MAX: Duration = Duration::from_secs(900);
@@ -37,6 +38,37 @@ const CONSUMER: &str = "workers";
 pub struct Bus {
     client: async_nats::Client,
     jetstream: jetstream::Context,
+}
+
+/// The work queues at the entry of a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// For answers that have begun and lost their route. Taken from first.
+    Resumed,
+    /// For new requests.
+    New,
+}
+
+impl Queue {
+    /// Both, in the order in which they are served.
+    pub const ALL: [Queue; 2] = [Queue::Resumed, Queue::New];
+
+    /// Its subject.
+    pub fn subject(self, fp: Fingerprint, role: Role) -> Subject {
+        match self {
+            Queue::Resumed => Subject::resume(fp, role),
+            Queue::New => Subject::queue(fp, role),
+        }
+    }
+
+    /// The name that `async_nats` and `nats-server` show for its stream.
+    fn stream_name(self, fp: Fingerprint, role: Role) -> String {
+        let suffix = match self {
+            Queue::Resumed => "_resume",
+            Queue::New => "",
+        };
+        format!("tw_{fp}_{}{suffix}", role.to_string().replace('.', "_"))
+    }
 }
 
 /// How full a work queue is.
@@ -95,24 +127,25 @@ impl Bus {
         Ok(())
     }
 
-    /// Makes sure that the work queue at the entry of `role` exists, `depth` entries deep, each kept for at most `age`.
+    /// Makes sure that a work queue at the entry of `role` exists, `depth` entries deep, each kept for at most `age`.
     pub async fn ensure_queue(
         &self,
+        queue: Queue,
         fp: Fingerprint,
         role: Role,
         depth: u32,
         age: Duration,
     ) -> anyhow::Result<()> {
-        let subject = Subject::queue(fp, role);
+        let subject = queue.subject(fp, role);
         let config = Config {
-            name: stream_name(fp, role),
+            name: queue.stream_name(fp, role),
             subjects: vec![subject.to_string()],
             retention: RetentionPolicy::WorkQueue,
             storage: StorageType::Memory,
             discard: DiscardPolicy::New,
             max_messages: depth.into(),
             max_message_size: QUEUE_ENTRY_BYTES_MAX,
-            max_bytes: i64::from(depth) * i64::from(QUEUE_ENTRY_BYTES_MAX),
+            max_bytes: (i64::from(depth) * i64::from(QUEUE_ENTRY_BYTES_MAX)).min(QUEUE_BYTES_MAX),
             max_age: age,
             ..Config::default()
         };
@@ -123,9 +156,10 @@ impl Bus {
         Ok(())
     }
 
-    /// A pull consumer on the work queue at the entry of `role`; all instances share it.
+    /// A pull consumer on a work queue at the entry of `role`; all instances share it.
     pub async fn workers(
         &self,
+        queue: Queue,
         fp: Fingerprint,
         role: Role,
     ) -> anyhow::Result<jetstream::consumer::PullConsumer> {
@@ -137,7 +171,7 @@ impl Bus {
             max_ack_pending: -1,
             ..pull::Config::default()
         };
-        let stream = self.jetstream.get_stream(stream_name(fp, role)).await?;
+        let stream = self.jetstream.get_stream(queue.stream_name(fp, role)).await?;
         Ok(stream.get_or_create_consumer(CONSUMER, config).await?)
     }
 
@@ -151,9 +185,9 @@ impl Bus {
         stored.map(|_| ()).map_err(|error| refusal(subject, &error))
     }
 
-    /// How full the work queue at the entry of `role` is.
+    /// How full the work queue of new requests at the entry of `role` is.
     pub async fn queue_depth(&self, fp: Fingerprint, role: Role) -> anyhow::Result<QueueDepth> {
-        let mut stream = self.jetstream.get_stream(stream_name(fp, role)).await?;
+        let mut stream = self.jetstream.get_stream(Queue::New.stream_name(fp, role)).await?;
         let held = stream.info().await?.state.messages;
         let unacknowledged = match stream.get_consumer::<pull::Config>(CONSUMER).await {
             Ok(mut consumer) => consumer.info().await?.num_ack_pending as u64,
@@ -204,11 +238,6 @@ impl Bus {
         };
         self.jetstream.create_object_store(config).await.context("blob store")
     }
-}
-
-/// The name that `async_nats` and `nats-server` show for the queue's stream.
-fn stream_name(fp: Fingerprint, role: Role) -> String {
-    format!("tw_{fp}_{}", role.to_string().replace('.', "_"))
 }
 
 fn blob_name(blob: BlobRef) -> String {

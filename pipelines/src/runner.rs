@@ -4,6 +4,7 @@
 //! stage computes, what arrives waits in the socket. Presence has its own thread and connection.
 
 use std::collections::HashMap;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -18,7 +19,7 @@ use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject, wire
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, EXTEND_EVERY};
+use crate::bus::{Bus, EXTEND_EVERY, Queue};
 use crate::peers::Peers;
 use crate::presence::Pulse;
 use crate::stage::{Effect, Inbox, Job, Outbox, Stage, Ticket};
@@ -127,8 +128,8 @@ struct Arrived {
 struct Intake {
     steps: async_nats::Subscriber,
     undelivered: async_nats::Subscriber,
-    workers: Option<PullConsumer>,
-    pull: Option<pull::Batch>,
+    /// In the order in which they are served.
+    queues: Vec<WorkQueue>,
     peers: watch::Receiver<Peers>,
     role: Role,
 }
@@ -139,11 +140,12 @@ impl Intake {
         let steps = client.subscribe(Subject::step(place.fp, place.role, place.instance).to_string()).await?;
         let undelivered = client.subscribe(Subject::undelivered_all(place.instance).to_string()).await?;
         bus.barrier().await?;
-        let workers = match place.has_queue {
-            true => Some(bus.workers(place.fp, place.role).await.context("work queue")?),
-            false => None,
-        };
-        Ok(Self { steps, undelivered, workers, pull: None, peers, role: place.role })
+        let mut queues = Vec::new();
+        for queue in Queue::ALL.into_iter().filter(|_| place.has_queue) {
+            let workers = bus.workers(queue, place.fp, place.role).await.context("work queue")?;
+            queues.push(WorkQueue { workers, pull: None });
+        }
+        Ok(Self { steps, undelivered, queues, peers, role: place.role })
     }
 
     /// Waits until something arrives, `output` is due or `wake` is reached; takes all that is there.
@@ -153,7 +155,7 @@ impl Intake {
         output: &mut Output,
         wake: Option<Instant>,
     ) -> anyhow::Result<Arrived> {
-        self.renew_pull(room).await?;
+        self.renew_pulls(room).await?;
         let mut arrived = Arrived::default();
         let wake = [wake, output.wake_at.take()].into_iter().flatten().min();
         loop {
@@ -162,9 +164,9 @@ impl Intake {
                 biased;
                 message = self.steps.next() => arrived.take_message(message.context("step subscription ended")?),
                 message = self.undelivered.next() => arrived.take_undelivered(&message.context("subscription ended")?),
-                job = next_job(&mut self.pull) => match job {
+                job = next_job(&mut self.queues) => match job {
                     Some(job) => arrived.jobs.push(job),
-                    None => { self.pull = None; self.renew_pull(room).await?; continue }
+                    None => { self.renew_pulls(room).await?; continue }
                 },
                 changed = self.peers.changed() => changed.context("presence thread ended")?,
                 () = sleep_until(extend_at) => { output.extend().await; continue }
@@ -189,22 +191,47 @@ impl Intake {
         while let Some(Some(message)) = self.undelivered.next().now_or_never() {
             arrived.take_undelivered(&message);
         }
-        while let Some(job) = next_job(&mut self.pull).now_or_never() {
-            match job {
-                Some(job) => arrived.jobs.push(job),
-                None => {
-                    self.pull = None;
-                    break;
-                }
-            }
+        while let Some(Some(job)) = next_job(&mut self.queues).now_or_never() {
+            arrived.jobs.push(job);
         }
     }
 
-    async fn renew_pull(&mut self, room: usize) -> anyhow::Result<()> {
-        let (Some(workers), None, 1..) = (&self.workers, &self.pull, room) else { return Ok(()) };
-        let pull = workers.batch().max_messages(room.min(PULL_MAX)).expires(PULL_EXPIRES).messages().await;
-        self.pull = Some(pull.map_err(|error| anyhow::anyhow!("pull from the work queue: {error}"))?);
+    async fn renew_pulls(&mut self, room: usize) -> anyhow::Result<()> {
+        for queue in self.queues.iter_mut().filter(|queue| queue.pull.is_none() && room > 0) {
+            let batch = queue.workers.batch().max_messages(room.min(PULL_MAX)).expires(PULL_EXPIRES);
+            let pull = batch.messages().await;
+            queue.pull = Some(pull.map_err(|error| anyhow::anyhow!("pull from the work queue: {error}"))?);
+        }
         Ok(())
+    }
+}
+
+/// One of the queues that a stage takes entries from.
+struct WorkQueue {
+    workers: PullConsumer,
+    /// What was asked for and may still come.
+    pull: Option<pull::Batch>,
+}
+
+impl WorkQueue {
+    /// The next entry that was asked for; none when nothing more will come of it.
+    fn poll_next(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<async_nats::jetstream::Message>> {
+        let Some(pull) = &mut self.pull else { return Poll::Pending };
+        let job = match std::task::ready!(pull.poll_next_unpin(context)) {
+            Some(Ok(job)) => Some(job),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "pull ended");
+                None
+            }
+            None => None,
+        };
+        if job.is_none() {
+            self.pull = None;
+        }
+        Poll::Ready(job)
     }
 }
 
@@ -218,16 +245,13 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-/// The next entry of the outstanding pull; none when the pull has ended, pending when there is none.
-async fn next_job(pull: &mut Option<pull::Batch>) -> Option<async_nats::jetstream::Message> {
-    let Some(batch) = pull else { return future::pending().await };
-    match batch.next().await? {
-        Ok(message) => Some(message),
-        Err(error) => {
-            tracing::warn!(%error, "pull ended");
-            None
-        }
-    }
+/// The next entry of the outstanding pulls, of the first queue that has one; none when a pull has ended.
+async fn next_job(queues: &mut [WorkQueue]) -> Option<async_nats::jetstream::Message> {
+    future::poll_fn(|context| {
+        let ready = queues.iter_mut().map(|queue| queue.poll_next(context)).find(Poll::is_ready);
+        ready.unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 impl Arrived {

@@ -9,7 +9,7 @@ use schemas::{Fingerprint, InstanceId, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Queue};
 use crate::graph::{Overrides, Pipeline};
 use crate::peers::Peers;
 use crate::presence::{self, Identity, Pulse, Watch};
@@ -25,6 +25,8 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOKENWA
 /// Exit code of a process whose settings or model cannot be used: starting it again will not help.
 pub const EXIT_UNUSABLE: u8 = 2;
 
+/// Answers of one pipeline that may wait to be resumed: more than all its instances run at once.
+const RESUMED_MAX: u32 = 8_192;
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Longest time from a signal to the end of the process: above every drain deadline.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(75);
@@ -168,8 +170,12 @@ pub async fn connect(url: &str, name: &str, shutdown: &CancellationToken) -> Opt
 async fn announce_pipeline(bus: &Bus, pipeline: &Pipeline, loaded: &Loaded) -> anyhow::Result<()> {
     let stages = &pipeline.stages;
     let age = Duration::from_secs(pipeline.deadline_seconds);
-    bus.ensure_queue(loaded.fp, Role::Tokenize, stages.tokenize.queue, age).await?;
-    bus.ensure_queue(loaded.fp, Role::ShardForward(0), stages.shard_forward.queue, age).await?;
+    for (role, depth) in
+        [(Role::Tokenize, stages.tokenize.queue), (Role::ShardForward(0), stages.shard_forward.queue)]
+    {
+        bus.ensure_queue(Queue::New, loaded.fp, role, depth, age).await?;
+        bus.ensure_queue(Queue::Resumed, loaded.fp, role, RESUMED_MAX, age).await?;
+    }
     let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let record = Record {
         fp: loaded.fp.to_string(),

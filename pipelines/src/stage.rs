@@ -10,6 +10,10 @@ use schemas::{Edge, Failure, InstanceId, RouteId, Subject, WireError, wire};
 
 use crate::peers::Peers;
 
+/// Deliveries of one entry after which it is taken to end whoever works on it. Not fewer: an instance that is stopped, and has
+/// asked for entries, is given the same one about once a second until it counts as dead.
+pub const DELIVERIES_MAX: u32 = 16;
+
 /// One node of the pipeline. The runner calls it from one thread, with everything that has arrived.
 pub trait Stage: Send {
     /// How many entries of its work queue the stage takes now; those it took and has not acknowledged are not counted by it.

@@ -4,11 +4,13 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::{Edge, Failure, InstanceId, RouteId, SessionId};
+use crate::{Edge, Failure, Fingerprint, InstanceId, RouteId, SessionId};
 
 /// The instances that serve one sequence.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct Route {
+    /// The pipeline that they are of.
+    pub fp: Fingerprint,
     /// Fences this admission off from any other of the same answer.
     pub id: RouteId,
     /// One instance a shard, in layer order; the first one schedules and is whom doors speak to.

@@ -126,8 +126,8 @@ pub struct Request {
     pub input: Input,
     /// The answer.
     pub generation: Generation,
-    /// Tokens of this answer that were delivered by earlier attempts.
-    pub forced: Vec<u32>,
+    /// Tokens of this answer that were delivered by earlier attempts: ids, u32 little-endian.
+    pub forced: Payload,
 }
 
 impl Edge for Request {

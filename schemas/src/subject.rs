@@ -17,6 +17,11 @@ impl Subject {
         Self(format!("{ROOT}.{fp}.{role}.queue"))
     }
 
+    /// The work queue at the entry of `role` for answers that have begun: a full queue of new requests cannot refuse them.
+    pub fn resume(fp: Fingerprint, role: Role) -> Self {
+        Self(format!("{ROOT}.{fp}.{role}.resume"))
+    }
+
     /// Steps and feedback for the one instance that holds the sequence.
     pub fn step(fp: Fingerprint, role: Role, instance: InstanceId) -> Self {
         Self(format!("{ROOT}.{fp}.{role}.{instance}.step"))

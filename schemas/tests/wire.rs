@@ -50,7 +50,7 @@ fn request() -> Request {
         now_unix: 1_700_000_000,
         input: Input::Chat(Payload::Inline(br#"{"messages":[]}"#.to_vec())),
         generation: generation(),
-        forced: vec![1, 2, 3],
+        forced: Payload::Inline(vec![1, 0, 0, 0, 2, 0, 0, 0]),
     }
 }
 
@@ -160,6 +160,7 @@ fn presence() -> Presence {
 
 fn notice() -> Notice {
     let route = Route {
+        fp: Fingerprint(0xfeed),
         id: RouteId(0xabc),
         shards: vec![InstanceId(1), InstanceId(2)],
         sample: InstanceId(3),

@@ -7,6 +7,6 @@ mod process;
 
 pub mod bench;
 
-pub use client::{Api, Reply, StreamEvent};
+pub use client::{Api, Reply, Stream, StreamEvent};
 pub use cluster::{Cluster, Options};
 pub use process::{Process, binary, repository};

@@ -50,6 +50,20 @@ impl Process {
         Ok(())
     }
 
+    /// Stops it as SIGSTOP does, and makes sure that it stands still.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let until = Instant::now() + Duration::from_secs(1);
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+            if stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T')) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "`{}` goes on after SIGSTOP", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_none())

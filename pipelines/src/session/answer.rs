@@ -1,18 +1,31 @@
-//! One answer on its way: pulled by the door, journalled as it is delivered, cancelled when dropped.
+//! One answer on its way: pulled by the door, journalled as it is delivered, resumed when its route dies, cancelled when
+//! dropped.
+
+use std::time::Duration;
 
 use schemas::admission::Route;
 use schemas::chunk::{Chunk, TokenLogprob};
 use schemas::control::Say;
+use schemas::request::Request;
 use schemas::token::Finish;
-use schemas::{Failure, FailureKind, Fingerprint, SessionId};
+use schemas::{Failure, FailureKind, Fingerprint, Role, wire};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::ask;
 use super::door::Door;
 use super::roster::Delivery;
+use crate::bus::Queue;
 
 /// Tokens after which shard-forward.0 hears how far the client is; well below the smallest useful window.
 const ACKNOWLEDGE_EVERY: u32 = 16;
+
+/// Routes in a row that may die before the answer goes on: a request that ends whoever serves it ends no more of them.
+const ROUTES_LOST_MAX: u32 = 3;
+
+/// How long a resume waits after the bus has refused it, at first; then twice as long each time.
+const RESUME_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const RESUME_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// What a client gets at once.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,36 +43,40 @@ pub struct Piece {
 /// One answer. Dropping it before its end frees everything that it holds in the pipeline.
 pub struct Answer {
     door: Door,
-    session: SessionId,
     fp: Fingerprint,
+    /// As it was published last.
+    request: Request,
     deliveries: mpsc::Receiver<Delivery>,
     deadline: Instant,
     route: Option<Route>,
     prompt_tokens: u32,
-    /// The delivered token ids: what a later attempt would be forced to repeat.
+    /// The delivered token ids: what the next attempt is forced to repeat.
     journal: Vec<u32>,
     acknowledged: u32,
+    /// Routes that have died since the last piece.
+    routes_lost: u32,
     ended: bool,
 }
 
 impl Answer {
     pub(super) fn new(
         door: Door,
-        session: SessionId,
         fp: Fingerprint,
+        request: Request,
         deliveries: mpsc::Receiver<Delivery>,
         deadline: Instant,
     ) -> Self {
         Self {
             door,
-            session,
             fp,
+            request,
             deliveries,
             deadline,
             route: None,
             prompt_tokens: 0,
             journal: Vec::new(),
             acknowledged: 0,
+            routes_lost: 0,
             ended: false,
         }
     }
@@ -89,18 +106,76 @@ impl Answer {
         }
     }
 
+    /// Publishes the request, on the queue that its attempt belongs to.
+    pub(super) async fn submit(&self) -> Result<(), Failure> {
+        let queue = if self.request.context.attempt == 0 { Queue::New } else { Queue::Resumed };
+        let subject = queue.subject(self.fp, Role::Tokenize);
+        self.door.state().bus.enqueue(&subject, wire::encode(&self.request)).await
+    }
+
     /// The next piece; none after the piece with a finish reason or after a failure.
+    ///
+    /// An answer whose route dies goes on elsewhere: nothing is delivered twice, and nothing is left out.
     pub async fn next(&mut self) -> Option<Result<Piece, Failure>> {
         if self.ended {
             return None;
         }
-        let piece = match self.delivery().await {
-            Ok(Delivery::Chunk(chunk)) => Ok(self.deliver(chunk)),
-            Ok(Delivery::Failed(failure)) | Err(failure) => Err(failure),
-            Ok(Delivery::Admitted { .. }) => Err(Failure::new(FailureKind::Internal, "admitted twice")),
-        };
+        let piece = self.piece().await;
         self.ended = !matches!(&piece, Ok(Piece { finish: None, .. }));
         Some(piece)
+    }
+
+    async fn piece(&mut self) -> Result<Piece, Failure> {
+        loop {
+            match self.delivery().await? {
+                Delivery::Chunk(chunk) => return Ok(self.deliver(chunk)),
+                Delivery::Admitted { route, .. } => self.route = Some(route),
+                Delivery::Failed(failure) if failure.kind == FailureKind::Unavailable => {
+                    self.resume(failure).await?
+                }
+                Delivery::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Opens the next attempt, with what was delivered forced; fails with `lost` when too many routes have died in a row.
+    async fn resume(&mut self, lost: Failure) -> Result<(), Failure> {
+        self.routes_lost += 1;
+        if self.routes_lost > ROUTES_LOST_MAX {
+            return Err(lost);
+        }
+        self.route = None;
+        let session = self.request.context.session;
+        let Some(attempt) = self.door.state().roster.resume(session, self.journal.len() as u32) else {
+            return Err(lost);
+        };
+        metrics::counter!("tokenway_resumes_total").increment(1);
+        tracing::info!(%session, attempt, delivered = self.journal.len(), reason = %lost, "answer resumes");
+        self.request.context.attempt = attempt;
+        self.resubmit().await
+    }
+
+    /// Publishes the request until the bus takes it or its time is up.
+    async fn resubmit(&mut self) -> Result<(), Failure> {
+        let mut pause = RESUME_AGAIN_AFTER;
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.door.timed_out(self.fp));
+            }
+            self.request.context.remaining_ms = left.as_millis() as u64;
+            match self.resubmit_once().await {
+                Ok(()) => return Ok(()),
+                Err(refusal) => tracing::warn!(%refusal, "answer cannot be resumed yet"),
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (2 * pause).min(RESUME_AGAIN_AFTER_MAX);
+        }
+    }
+
+    async fn resubmit_once(&mut self) -> Result<(), Failure> {
+        self.request.forced = ask::forced(&self.journal, &self.door.state().bus).await?;
+        self.submit().await
     }
 
     async fn delivery(&mut self) -> Result<Delivery, Failure> {
@@ -113,6 +188,7 @@ impl Answer {
 
     /// Journals a chunk and tells shard-forward.0 now and then how far the client is.
     fn deliver(&mut self, chunk: Chunk) -> Piece {
+        self.routes_lost = 0;
         self.journal.extend_from_slice(&chunk.ids);
         let delivered = self.journal.len() as u32;
         if chunk.finish.is_none() && delivered >= self.acknowledged + ACKNOWLEDGE_EVERY {
@@ -128,7 +204,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         // The roster knows the route even when its admission has not been read here, and forgets it at the answer's end.
-        if let Some(route) = self.door.state().roster.close(self.session) {
+        if let Some(route) = self.door.state().roster.close(self.request.context.session) {
             self.door.state().feedbacks.say(&route, Say::Cancel);
         }
     }

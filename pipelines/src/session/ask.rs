@@ -8,6 +8,9 @@ use schemas::request::{BlobRef, Generation, Input, Payload};
 
 use crate::bus::{Bus, INLINE_BYTES_MAX};
 
+/// Longest list of forced ids that travels inside a request: with the longest inline prompt it fits an entry.
+const FORCED_INLINE_BYTES_MAX: usize = 8 * 1024;
+
 /// One answer to one prompt, with everything fixed that must not differ on a second try.
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -42,16 +45,26 @@ impl AskInput {
         Ok(match self {
             AskInput::Chat(json) => Input::Chat(payload(json, bus).await?),
             AskInput::Text(text) => Input::Text(payload(text.into_bytes(), bus).await?),
-            AskInput::Ids(ids) => {
-                let bytes = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-                Input::Ids(payload(bytes, bus).await?)
-            }
+            AskInput::Ids(ids) => Input::Ids(payload(bytes_of(&ids), bus).await?),
         })
     }
 }
 
+/// The delivered tokens of an answer as they travel in the request of its next attempt, beside the prompt.
+pub(super) async fn forced(ids: &[u32], bus: &Bus) -> Result<Payload, Failure> {
+    payload_up_to(FORCED_INLINE_BYTES_MAX, bytes_of(ids), bus).await
+}
+
+fn bytes_of(ids: &[u32]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
 async fn payload(content: Vec<u8>, bus: &Bus) -> Result<Payload, Failure> {
-    if content.len() <= INLINE_BYTES_MAX {
+    payload_up_to(INLINE_BYTES_MAX, content, bus).await
+}
+
+async fn payload_up_to(inline_max: usize, content: Vec<u8>, bus: &Bus) -> Result<Payload, Failure> {
+    if content.len() <= inline_max {
         return Ok(Payload::Inline(content));
     }
     let content = Bytes::from(content);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use schemas::admission::Notice;
 use schemas::chunk::Chunks;
-use schemas::request::{Context, Request};
+use schemas::request::{Context, Payload, Request};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SessionId, Subject, wire};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,7 +30,7 @@ pub struct Door(Arc<DoorState>);
 
 pub(super) struct DoorState {
     instance: InstanceId,
-    bus: Bus,
+    pub(super) bus: Bus,
     peers: watch::Receiver<Peers>,
     catalog: Catalog,
     pub(super) roster: Roster,
@@ -63,8 +63,7 @@ impl Door {
         let speaking = state.clone();
         let silence = stop.clone();
         tokio::spawn(async move {
-            let pipeline_of = |shard| peers.borrow().get(shard).and_then(|peer| peer.fp);
-            speaking.feedbacks.send_all(bus, pipeline_of, silence).await;
+            speaking.feedbacks.send_all(bus, silence).await;
         });
         Ok((Self(state), stop.drop_guard()))
     }
@@ -119,7 +118,6 @@ impl Door {
         let session = SessionId(rand::random());
         let deadline = tokio::time::Instant::now() + ask.deadline;
         let deliveries = self.0.roster.open(session);
-        let mut answer = Answer::new(self.clone(), session, fp, deliveries, deadline);
         let request = Request {
             context: Context {
                 session,
@@ -132,9 +130,10 @@ impl Door {
             now_unix: ask.now_unix,
             input: ask.input.onto(&self.0.bus).await?,
             generation: ask.generation,
-            forced: Vec::new(),
+            forced: Payload::Inline(Vec::new()),
         };
-        self.0.bus.enqueue(&Subject::queue(fp, Role::Tokenize), wire::encode(&request)).await?;
+        let mut answer = Answer::new(self.clone(), fp, request, deliveries, deadline);
+        answer.submit().await?;
         answer.admitted().await?;
         Ok(answer)
     }

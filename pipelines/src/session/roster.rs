@@ -58,6 +58,16 @@ impl Roster {
         receiver
     }
 
+    /// Begins the next attempt of a session that has `delivered` tokens and no route; returns its number. What earlier
+    /// attempts still say is ignored from here on.
+    pub(super) fn resume(&self, session: SessionId, delivered: u32) -> Option<u32> {
+        let mut open = self.lock();
+        let entry = open.get_mut(&session)?;
+        (entry.route, entry.missed, entry.next) = (None, None, delivered);
+        entry.attempt += 1;
+        Some(entry.attempt)
+    }
+
     /// Closes a session; returns the route that must be told when the answer has not ended.
     pub(super) fn close(&self, session: SessionId) -> Option<Route> {
         self.lock().remove(&session).and_then(|entry| entry.route)
@@ -109,8 +119,7 @@ impl Roster {
             }
             let missed = *entry.missed.get_or_insert(now);
             if now.duration_since(missed) >= LAST_CHUNKS_WITHIN {
-                entry.route = None;
-                entry.deliver(Delivery::Failed(unavailable("shard-forward.0")), feedbacks);
+                entry.end(unavailable("shard-forward.0"), feedbacks);
             }
         }
     }
@@ -136,7 +145,7 @@ impl Entry {
         }
         if chunk.first > self.next {
             let lost = format!("tokens {} to {} of the answer were lost on the bus", self.next, chunk.first);
-            self.end(Failure::new(FailureKind::Internal, lost), feedbacks);
+            self.end(Failure::new(FailureKind::Unavailable, lost), feedbacks);
             return;
         }
         self.next = chunk.first + chunk.ids.len() as u32;

@@ -134,7 +134,12 @@ fn carry_out(answers: &mut Answers, control: Control, me: InstanceId, tokenizer:
 fn fail(answer: &mut Answer, error: &AnswerError, feedback: &mut Vec<(RouteId, Say)>, out: &mut Outbox) {
     answer.end();
     let open = answer.open();
-    let failure = Failure::new(FailureKind::Internal, format!("no text could be made: {error}"));
+    let kind = match error {
+        // Messages before this one were lost: the session may resume.
+        AnswerError::Gap { .. } => FailureKind::Unavailable,
+        AnswerError::Tokenizer(_) => FailureKind::Internal,
+    };
+    let failure = Failure::new(kind, format!("no text could be made: {error}"));
     out.fail(&open.context, Some(open.route), failure);
     feedback.push((open.route, Say::Cancel));
 }

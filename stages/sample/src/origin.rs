@@ -141,7 +141,12 @@ fn running(sequences: &mut HashMap<SequenceId, Sequence>, id: SequenceId) -> Opt
 fn fail(sequence: &mut Sequence, error: &RowError, output: &mut Output, out: &mut Outbox) {
     sequence.fail();
     let open = sequence.open();
-    let failure = Failure::new(FailureKind::Internal, format!("no token could be drawn: {error}"));
+    let kind = match error {
+        // Messages before this one were lost: the session may resume.
+        RowError::Position { .. } => FailureKind::Unavailable,
+        _ => FailureKind::Internal,
+    };
+    let failure = Failure::new(kind, format!("no token could be drawn: {error}"));
     out.fail(&open.context, Some(open.route), failure);
     output.cancel(open.route);
 }

@@ -1,11 +1,11 @@
 //! The bytes of a request's prompt, wherever they are.
 
 use bytes::Bytes;
-use schemas::request::{BlobRef, Input, Payload};
+use schemas::request::{BlobRef, Input, Payload, Request};
 use schemas::{Failure, FailureKind};
 
 /// The payload of `input`.
-pub fn payload(input: &Input) -> &Payload {
+fn payload(input: &Input) -> &Payload {
     match input {
         Input::Chat(payload) | Input::Text(payload) | Input::Ids(payload) => payload,
     }
@@ -19,23 +19,32 @@ pub fn field(input: &Input) -> &'static str {
     }
 }
 
-/// The blobs to fetch for `input`.
-pub fn blobs(input: &Input) -> Vec<BlobRef> {
-    match payload(input) {
-        Payload::Inline(_) => Vec::new(),
-        Payload::Blob(blob) => vec![*blob],
+/// The blobs to fetch for `request`.
+pub fn blobs(request: &Request) -> Vec<BlobRef> {
+    [payload(&request.input), &request.forced].into_iter().filter_map(blob).collect()
+}
+
+fn blob(payload: &Payload) -> Option<BlobRef> {
+    match payload {
+        Payload::Inline(_) => None,
+        Payload::Blob(blob) => Some(*blob),
     }
 }
 
-/// The content of `input`; `fetched` are the blobs that [`blobs`] named.
-pub fn content<'a>(input: &'a Input, fetched: &'a [Option<Bytes>]) -> Result<&'a [u8], Failure> {
-    match payload(input) {
-        Payload::Inline(content) => Ok(content),
-        Payload::Blob(_) => match fetched.first() {
-            Some(Some(content)) => Ok(content),
+/// The content of the prompt and of the forced ids; `fetched` are the blobs that [`blobs`] named.
+pub fn contents<'a>(
+    request: &'a Request,
+    fetched: &'a [Option<Bytes>],
+) -> Result<(&'a [u8], &'a [u8]), Failure> {
+    let mut fetched = fetched.iter();
+    let mut content = |payload: &'a Payload| match payload {
+        Payload::Inline(content) => Ok(&content[..]),
+        Payload::Blob(_) => match fetched.next() {
+            Some(Some(content)) => Ok(&content[..]),
             _ => Err(Failure::new(FailureKind::Unavailable, "the stored prompt has expired")),
         },
-    }
+    };
+    Ok((content(payload(&request.input))?, content(&request.forced)?))
 }
 
 /// Text that must be UTF-8.

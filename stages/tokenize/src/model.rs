@@ -40,14 +40,16 @@ impl Model {
     pub fn tokenize(&self, request: &Request, fetched: &[Option<Bytes>]) -> Result<Prompt, Failure> {
         let generation = &request.generation;
         self.limits.check_settings(generation)?;
-        let mut ids = self.encode(request, fetched)?;
+        let (content, forced) = input::contents(request, fetched)?;
+        let forced = input::ids(forced, "forced")?;
+        let mut ids = self.encode(request, content)?;
         let prompt_tokens = ids.len();
         let field = input::field(&request.input);
         let max_tokens = self.limits.max_tokens(prompt_tokens, generation.max_tokens, field)?;
-        if request.forced.len() >= max_tokens as usize {
+        if forced.len() >= max_tokens as usize {
             return Err(Failure::new(FailureKind::Internal, "an answer that is complete was opened again"));
         }
-        ids.extend(&request.forced);
+        ids.extend(&forced);
         Ok(Prompt {
             context: request.context.clone(),
             ids: Payload::Inline(input::bytes_of(&ids)),
@@ -58,9 +60,8 @@ impl Model {
         })
     }
 
-    fn encode(&self, request: &Request, fetched: &[Option<Bytes>]) -> Result<Vec<u32>, Failure> {
+    fn encode(&self, request: &Request, content: &[u8]) -> Result<Vec<u32>, Failure> {
         let field = input::field(&request.input);
-        let content = input::content(&request.input, fetched)?;
         let (text, add_special) = match &request.input {
             // A template writes the special tokens itself.
             Input::Chat(_) => (chat::render(self.template.as_ref(), content, request.now_unix)?, false),

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipelines::stage::refused;
+use pipelines::stage::{DELIVERIES_MAX, refused};
 use pipelines::{Inbox, Job, Outbox, Stage, Status};
 use schemas::prompt::Prompt;
 use schemas::request::{BlobRef, Payload, Request};
@@ -15,9 +15,6 @@ use crate::model::Model;
 
 /// Entries taken from the queue at once.
 const ROOM: usize = 64;
-
-/// A request seen more often than this has ended the processes that took it.
-const DELIVERED_MAX: u32 = 2;
 
 /// Longest list of ids that travels in the entry, in bytes; an entry is at most 64 KiB.
 const INLINE_BYTES: usize = 48 * 1024;
@@ -40,7 +37,11 @@ impl Tokenize {
         match self.prompt(request, job) {
             Ok(prompt) => {
                 let payload = wire::encode(&with_blob(prompt, out));
-                let queue = Subject::queue(self.fp, Role::ShardForward(0));
+                let next = Role::ShardForward(0);
+                let queue = match request.context.attempt {
+                    0 => Subject::queue(self.fp, next),
+                    _ => Subject::resume(self.fp, next),
+                };
                 out.enqueue(queue, request.context.clone(), payload);
             }
             Err(failure) => out.fail(&request.context, None, failure),
@@ -53,7 +54,7 @@ impl Tokenize {
             let message = "the deadline passed while the request waited for a tokenizer";
             return Err(Failure::new(FailureKind::DeadlineExceeded, message));
         }
-        if job.delivered > DELIVERED_MAX {
+        if job.delivered > DELIVERIES_MAX {
             let message = "the request ended every process that took it";
             return Err(Failure::new(FailureKind::Internal, message).with_code("poison"));
         }
@@ -69,7 +70,7 @@ impl Stage for Tokenize {
 
     fn attachments(&self, entry: &Bytes) -> Vec<BlobRef> {
         match wire::decode::<Request>(entry) {
-            Ok(request) => input::blobs(&request.input),
+            Ok(request) => input::blobs(&request),
             // `process` meets the same error and reports it.
             Err(_) => Vec::new(),
         }

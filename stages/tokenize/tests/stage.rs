@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use models::{ChatTemplate, Tokenizer};
-use pipelines::stage::{Effect, Ticket};
+use pipelines::stage::{DELIVERIES_MAX, Effect, Ticket};
 use pipelines::{Inbox, Job, Outbox, Peers, Stage};
 use schemas::admission::{Event, Notice};
 use schemas::prompt::Prompt;
@@ -64,7 +64,7 @@ fn request(input: Input) -> Request {
         remaining_ms: 1000,
         traceparent: None,
     };
-    Request { context, now_unix: 0, input, generation: Generation::default(), forced: Vec::new() }
+    Request { context, now_unix: 0, input, generation: Generation::default(), forced: inline([]) }
 }
 
 fn inline(content: impl AsRef<[u8]>) -> Payload {
@@ -147,10 +147,30 @@ fn plain_text_gets_the_tokenizers_special_tokens_and_a_rendered_chat_only_its_ow
 
 #[test]
 fn forced_tokens_follow_the_prompt_and_are_not_counted_as_such() {
-    let resumed = Request { forced: vec![9, 8], ..ids(&[1, 2, 3]) };
+    let resumed = Request { forced: inline([9, 0, 0, 0, 8, 0, 0, 0]), ..ids(&[1, 2, 3]) };
     let prompt = model().tokenize(&resumed, &[]).unwrap();
     assert_eq!((ids_of(&prompt), prompt.prompt_tokens), (vec![1, 2, 3, 9, 8], 3));
     assert_eq!((prompt.max_tokens, prompt.eos), (19_997, vec![BOS]));
+}
+
+#[test]
+fn forced_tokens_may_be_a_blob_beside_that_of_the_prompt() {
+    let blob = |n: u8| Payload::Blob(BlobRef { hash: [n; 32], bytes: 4 });
+    let resumed = Request { forced: blob(2), ..request(Input::Ids(blob(1))) };
+    let fetched = |n: u8| Some(Bytes::from(vec![n, 0, 0, 0]));
+    let prompt = model().tokenize(&resumed, &[fetched(7), fetched(9)]).unwrap();
+    assert_eq!((ids_of(&prompt), prompt.prompt_tokens), (vec![7, 9], 1));
+    let expired = model().tokenize(&resumed, &[fetched(7), None]).unwrap_err();
+    assert_eq!(expired.kind, FailureKind::Unavailable);
+}
+
+#[test]
+fn an_answer_that_has_begun_waits_in_a_queue_of_its_own() {
+    let mut resumed = ids(&[1]);
+    resumed.context.attempt = 1;
+    let effects = run(vec![job(1, wire::encode(&resumed))]);
+    let Effect::Enqueue { subject, .. } = &effects[0] else { panic!("{effects:?}") };
+    assert_eq!(subject, &Subject::resume(FP, Role::ShardForward(0)));
 }
 
 #[test]
@@ -222,10 +242,10 @@ fn a_prompt_in_the_blob_store_is_named_fetched_and_missed_when_it_has_expired() 
 }
 
 #[test]
-fn an_entry_delivered_a_third_time_is_poison() {
+fn an_entry_delivered_again_and_again_is_poison() {
     let entry = |delivered| Job { delivered, ..job(1, wire::encode(&text("hi"))) };
-    assert!(matches!(run(vec![entry(2)])[0], Effect::Enqueue { .. }));
-    let effects = run(vec![entry(3)]);
+    assert!(matches!(run(vec![entry(DELIVERIES_MAX)])[0], Effect::Enqueue { .. }));
+    let effects = run(vec![entry(DELIVERIES_MAX + 1)]);
     assert_eq!(failure(&effects[0]).kind, FailureKind::Internal);
     assert_eq!(effects[1], Effect::Ack(Ticket(1)));
 }

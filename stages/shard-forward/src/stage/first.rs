@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use pipelines::graph::ShardForward;
-use pipelines::stage::{Ticket, refused};
+use pipelines::stage::{DELIVERIES_MAX, Ticket, refused};
 use pipelines::{Inbox, Job, Outbox, Peers, Stage, Status};
-use schemas::admission::Event;
+use schemas::admission::{Event, Route};
 use schemas::control::{Control, Feedback, Say};
 use schemas::logits::NeedRow;
 use schemas::presence::Room;
@@ -16,13 +16,11 @@ use schemas::token::Tokens;
 use schemas::{Edge, Failure, FailureKind, InstanceId, RouteId, SequenceId, wire};
 
 use super::depth::Depth;
-use super::lane::{Budget, Lanes, Sent};
+use super::farewell;
+use super::lane::{Budget, Ended, Lanes, Sent};
 use super::sequence::Sequence;
 use super::shard::{Shard, gone};
 use super::usage::{Routes, Usage};
-
-/// Deliveries of one entry after which it is taken to kill whoever works on it.
-const DELIVERIES_MAX: u32 = 2;
 
 /// The scheduling shard.
 pub(super) struct First {
@@ -100,16 +98,22 @@ impl First {
             .values()
             .filter_map(|it| Some((it.id, gone(self.routes.dead(&it.route, &self.peers)?))))
             .collect();
-        for (sequence, failure) in broken {
-            self.fail(sequence, failure, out);
-        }
         let peers = self.peers.clone();
         let me = self.me;
         let is_dead = |lane: &[InstanceId]| lane.iter().any(|shard| *shard != me && !peers.is_alive(*shard));
-        self.lanes.lost(inbox.now, is_dead);
-        for (route, blocks) in self.lanes.bury(is_dead) {
-            self.usage.end(&route, blocks);
+        let mut released: Vec<(SequenceId, Route)> = Vec::new();
+        for (sequence, failure) in broken {
+            // Those on a dead lane are found again with everything else that had ended on it.
+            let route = self.sequences.get(&sequence).map(|it| it.route.clone());
+            released.extend(route.filter(|it| !is_dead(&it.shards)).map(|route| (sequence, route)));
+            self.fail(sequence, failure, out);
         }
+        self.lanes.lost(inbox.now, is_dead);
+        for Ended { sequence, route, blocks } in self.lanes.bury(is_dead) {
+            self.usage.end(&route, blocks);
+            released.push((sequence, route));
+        }
+        farewell::send(self, &released, out);
     }
 
     fn take_message(
@@ -171,7 +175,8 @@ impl First {
         let blocks = self.blocks_for(it.computed());
         if it.is_open() {
             self.release(&it);
-            self.lanes.lanes.entry(it.route.shards.clone()).or_default().ended.push((it.route, blocks));
+            let ended = Ended { sequence: it.id, blocks, route: it.route };
+            self.lanes.lanes.entry(ended.route.shards.clone()).or_default().ended.push(ended);
         } else {
             self.usage.end(&it.route, blocks);
         }
@@ -232,18 +237,24 @@ impl First {
                 Some(failure) => failure,
                 None => {
                     let left = Duration::from_millis(prompt.context.remaining_ms).saturating_sub(job.age);
-                    self.waiting.push_back(Waiting {
-                        prompt,
-                        ids,
-                        ticket: job.ticket,
-                        deadline: inbox_now + left,
-                    });
+                    let deadline = inbox_now + left;
+                    self.wait(Waiting { prompt, ids, ticket: job.ticket, deadline });
                     return;
                 }
             },
         };
         out.fail(&prompt.context, None, refusal);
         out.ack(job.ticket);
+    }
+
+    /// Answers that have begun come before new ones.
+    fn wait(&mut self, it: Waiting) {
+        let is_new = |it: &Waiting| it.prompt.context.attempt == 0;
+        let place = match is_new(&it) {
+            true => self.waiting.len(),
+            false => self.waiting.iter().position(is_new).unwrap_or(self.waiting.len()),
+        };
+        self.waiting.insert(place, it);
     }
 
     /// A sequence that can never fit must not wait at the head of the queue for ever.

@@ -23,9 +23,16 @@ pub(super) struct Lane {
     pub(super) in_flight: usize,
     /// Decisions for the next step.
     pub(super) control: Vec<Control>,
-    /// Routes and blocks of the sequences which that step releases: in use until it is sent, since steps on other lanes
-    /// may pass the same shards before it.
-    pub(super) ended: Vec<(Route, u32)>,
+    /// The sequences which that step releases.
+    pub(super) ended: Vec<Ended>,
+}
+
+/// A sequence that later stages still hold. Its room is in use until the step that releases it is sent, since steps on other
+/// lanes may pass the same shards before it.
+pub(super) struct Ended {
+    pub(super) sequence: SequenceId,
+    pub(super) route: Route,
+    pub(super) blocks: u32,
 }
 
 /// A step on its way.
@@ -101,8 +108,8 @@ impl Lanes {
         lost.into_iter().filter_map(|step| self.close(step)).collect()
     }
 
-    /// Forgets the dead lanes; returns what their ended sequences used.
-    pub(super) fn bury(&mut self, is_dead: impl Fn(&[InstanceId]) -> bool) -> Vec<(Route, u32)> {
+    /// Forgets the dead lanes; returns their ended sequences, which no step will release.
+    pub(super) fn bury(&mut self, is_dead: impl Fn(&[InstanceId]) -> bool) -> Vec<Ended> {
         let dead: Vec<Vec<InstanceId>> = self.lanes.keys().filter(|lane| is_dead(lane)).cloned().collect();
         dead.into_iter().filter_map(|lane| self.lanes.remove(&lane)).flat_map(|lane| lane.ended).collect()
     }

@@ -4,6 +4,7 @@ mod first;
 mod schedule;
 
 mod depth;
+mod farewell;
 mod lane;
 mod sequence;
 mod usage;

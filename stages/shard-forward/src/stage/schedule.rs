@@ -8,7 +8,7 @@ use schemas::hidden::{Hidden, Slice};
 use schemas::{InstanceId, SequenceId};
 
 use super::first::First;
-use super::lane::Sent;
+use super::lane::{Ended, Sent};
 
 /// What a message of hidden states has beside the states: decisions, ids, header.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -34,7 +34,7 @@ impl First {
         for lane in free {
             // The step will carry the releases, before its rows.
             let ended = self.lanes.lanes.get_mut(&lane).map(|it| std::mem::take(&mut it.ended));
-            for (route, blocks) in ended.unwrap_or_default() {
+            for Ended { route, blocks, .. } in ended.unwrap_or_default() {
                 self.usage.end(&route, blocks);
             }
             let slices = self.fill(&lane, inbox.payload_max);

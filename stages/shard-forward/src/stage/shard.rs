@@ -63,7 +63,7 @@ impl Shard {
         let known = slices.iter().all(|slice| self.held.contains_key(&(head.origin, slice.sequence)));
         if !known {
             tracing::warn!(step = head.step, "step names sequences that are not open here");
-            self.fail_step(&head, &slices, "a shard has lost the sequence", out);
+            self.fail_step(&head, &slices, &lost("a shard has lost the sequence"), out);
             return;
         }
         let output = self.compute(&head, &slices, states.as_ref());
@@ -76,7 +76,7 @@ impl Shard {
             Ok(StepOutput::Rows(rows)) => self.send_rows(me, head, slices, rows, ways.samples, out),
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), step = head.step, "forward pass");
-                self.fail_step(&head, &slices, "the model's forward pass failed", out);
+                self.fail_step(&head, &slices, &internal("the model's forward pass failed"), out);
             }
         }
     }
@@ -95,11 +95,11 @@ impl Shard {
             let output = match self.engine.full_row(held.local, position, &spec) {
                 Some(Ok(output)) => output,
                 Some(Err(error)) => {
-                    self.fail(need.origin, sequence, &error.to_string(), out);
+                    self.fail(need.origin, sequence, internal(&error.to_string()), out);
                     continue;
                 }
                 None => {
-                    self.fail(need.origin, sequence, "its logits are no longer kept", out);
+                    self.fail(need.origin, sequence, lost("its logits are no longer kept"), out);
                     continue;
                 }
             };
@@ -111,7 +111,7 @@ impl Shard {
                     "a row of logits takes {} bytes, the broker's `max_payload` is {payload_max}",
                     message.len()
                 );
-                self.fail(need.origin, sequence, &why, out);
+                self.fail(need.origin, sequence, internal(&why), out);
                 continue;
             }
             out.send(Subject::step(self.fp, Role::Sample, need.sample), need.sample, message);
@@ -215,8 +215,10 @@ impl Shard {
                 let position = slice.start + slice.ids.len() as u32;
                 match outputs.next() {
                     Some(Ok(output)) => part.rows.push(row(slice.sequence, position, vocabulary, output)),
-                    Some(Err(error)) => self.fail(head.origin, slice.sequence, &error.to_string(), out),
-                    None => self.fail(head.origin, slice.sequence, "its logits are missing", out),
+                    Some(Err(error)) => {
+                        self.fail(head.origin, slice.sequence, internal(&error.to_string()), out)
+                    }
+                    None => self.fail(head.origin, slice.sequence, internal("its logits are missing"), out),
                 }
             }
             part.slices.push(slice);
@@ -239,21 +241,30 @@ impl Shard {
         }
     }
 
-    fn fail_step(&self, head: &Head, slices: &[Slice], why: &str, out: &mut Outbox) {
+    fn fail_step(&self, head: &Head, slices: &[Slice], failure: &Failure, out: &mut Outbox) {
         for slice in slices {
-            self.fail(head.origin, slice.sequence, why, out);
+            self.fail(head.origin, slice.sequence, failure.clone(), out);
         }
     }
 
     /// Ends one request and has shard-forward.0 release its sequence.
-    fn fail(&self, origin: InstanceId, sequence: SequenceId, why: &str, out: &mut Outbox) {
+    fn fail(&self, origin: InstanceId, sequence: SequenceId, failure: Failure, out: &mut Outbox) {
         let Some(held) = self.held.get(&(origin, sequence)) else { return };
         metrics::counter!("tokenway_failed_sequences_total").increment(1);
-        let failure = Failure::new(FailureKind::Internal, why);
         out.fail(&held.open.context, Some(held.open.route), failure);
         let feedback = Feedback { entries: vec![(held.open.route, Say::Cancel)] };
         out.send(Subject::step(self.fp, Role::ShardForward(0), origin), origin, wire::encode(&feedback));
     }
+}
+
+/// A fault of ours: the same request would fail again.
+fn internal(why: &str) -> Failure {
+    Failure::new(FailureKind::Internal, why)
+}
+
+/// What was held is gone: the session may resume.
+fn lost(what: &str) -> Failure {
+    Failure::new(FailureKind::Unavailable, what)
 }
 
 impl Held {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pipelines::graph::{InFlight, ShardForward};
-use pipelines::stage::{Effect, Ticket};
+use pipelines::stage::{DELIVERIES_MAX, Effect, Ticket};
 use pipelines::{Inbox, Job, Outbox, Peers, Stage};
 use schemas::admission::{Event, Notice};
 use schemas::control::{Control, Feedback, Head, Say};
@@ -14,7 +14,7 @@ use schemas::presence::{Presence, Room, State};
 use schemas::prompt::Prompt;
 use schemas::request::{Context, Generation, Payload};
 use schemas::token::{Finish, Token, Tokens};
-use schemas::{FailureKind, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, wire};
+use schemas::{Edge, FailureKind, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, wire};
 
 use super::first::First;
 use super::shard::Shard;
@@ -43,6 +43,8 @@ struct Came {
     steps: Vec<Hidden>,
     notices: Vec<Notice>,
     acks: Vec<Ticket>,
+    /// Later stages that were spoken to directly.
+    told: Vec<InstanceId>,
     wakes_at_once: bool,
 }
 
@@ -91,9 +93,12 @@ impl Bench {
         let mut came = Came::default();
         for effect in out.take() {
             match effect {
-                Effect::Send { payload, .. } => match wire::decode::<Hidden>(&payload) {
-                    Ok(step) => came.steps.push(step),
-                    Err(_) => came.notices.push(wire::decode(&payload).unwrap()),
+                Effect::Send { payload, receiver, .. } => match wire::kind(&payload).unwrap() {
+                    Notice::KIND => came.notices.push(wire::decode(&payload).unwrap()),
+                    Hidden::KIND if receiver == Some(LATER) => {
+                        came.steps.push(wire::decode(&payload).unwrap())
+                    }
+                    _ => came.told.extend(receiver),
                 },
                 Effect::Ack(ticket) => came.acks.push(ticket),
                 Effect::WakeAt(time) => came.wakes_at_once |= time <= self.now,
@@ -256,6 +261,17 @@ fn a_dead_instance_ends_the_sequences_of_its_routes() {
         let Event::Failed { failure, route: Some(_) } = &came.notices[0].event else { panic!("{dead}") };
         assert_eq!(failure.kind, FailureKind::Unavailable);
         assert_eq!(bench.first.status().used.sequences, 0);
+        let releases = came.steps.iter().map(released).collect::<Vec<_>>();
+        let told = match dead {
+            LATER => vec![SAMPLE],
+            SAMPLE => vec![SAMPLE, DETOKENIZE],
+            _ => vec![DETOKENIZE],
+        };
+        assert_eq!(
+            (releases, came.told),
+            (vec![vec![SequenceId(1)]], told),
+            "the dead, and whoever it cannot tell"
+        );
     }
 }
 
@@ -304,7 +320,7 @@ fn what_can_never_fit_is_refused_and_what_kills_is_given_up() {
         matches!(&came.notices[0].event, Event::Failed { failure, .. } if failure.kind == FailureKind::Invalid)
     );
     let mut poison = bench.job(4);
-    poison.delivered = 3;
+    poison.delivered = DELIVERIES_MAX + 1;
     let came = bench.call(vec![poison], vec![]);
     assert!(
         matches!(&came.notices[0].event, Event::Failed { failure, .. } if failure.kind == FailureKind::Internal)

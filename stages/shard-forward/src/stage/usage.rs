@@ -97,7 +97,7 @@ impl Routes {
         }
         let sample = best(Role::Sample, 0)?;
         let detokenize = best(Role::Detokenize, 0)?;
-        Some(Route { id, shards, sample, detokenize })
+        Some(Route { fp: self.fp, id, shards, sample, detokenize })
     }
 
     /// Blocks that a sequence on `route` can still get.
