@@ -1,9 +1,14 @@
 //! Puts the commit into `--version`.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=../.git/HEAD");
+    // The log changes with every commit, `HEAD` itself only with the branch. A file that is not there would always count as
+    // changed.
+    for file in ["../.git/HEAD", "../.git/logs/HEAD"].into_iter().filter(|file| Path::new(file).exists()) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     println!("cargo:rerun-if-env-changed=TOKENWAY_COMMIT");
     let from_git = || {
         let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;

@@ -43,17 +43,33 @@ async fn answer(mut stream: Stream, begun: oneshot::Sender<()>) -> anyhow::Resul
     Ok((text, usage.context("no usage")?))
 }
 
-/// Answers to all questions at once; `fault` is called once every one has begun.
+/// The same of an answer that is not streamed.
+async fn whole_answer(
+    api: &Api,
+    question: Value,
+    begun: oneshot::Sender<()>,
+) -> anyhow::Result<(String, u64)> {
+    let _ = begun.send(());
+    let question = merged(question, json!({"stream_options": null}));
+    let reply = api.complete("Once upon a time", question).await?;
+    let tokens = reply.body["usage"]["completion_tokens"].as_u64();
+    Ok((reply.text().to_owned(), tokens.with_context(|| format!("status {}: {}", reply.status, reply.body))?))
+}
+
+/// Answers to all questions at once, one of them not streamed; `fault` is called once every one has begun.
 async fn answers(
     api: &Api,
     fault: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<(String, u64)>> {
     let mut begun = Vec::new();
     let mut running = Vec::new();
-    for question in questions() {
+    for (number, question) in questions().into_iter().enumerate() {
         let (begin, has_begun) = oneshot::channel();
         let api = api.clone();
         running.push(tokio::spawn(async move {
+            if number == 4 {
+                return whole_answer(&api, question, begin).await;
+            }
             answer(api.stream_completion("Once upon a time", question).await?, begin).await
         }));
         begun.push(has_begun);
@@ -84,13 +100,14 @@ async fn killing_any_stage_changes_no_token_of_its_streams() -> anyhow::Result<(
         nothing_is_held(&cluster).await.with_context(|| format!("after `{name}` was killed"))?;
     }
     let resumes = metric(&cluster, "tokenway_resumes_total").await?;
-    ensure!(resumes >= 4 * questions().len() as u64, "only {resumes} answers lost their route");
+    // The answer that is not streamed may have been admitted only after a fault.
+    ensure!(resumes >= 4 * (questions().len() as u64 - 1), "only {resumes} answers lost their route");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_shard_that_wakes_after_it_was_given_up_says_and_holds_nothing() -> anyhow::Result<()> {
-    for name in ["shard-forward.0", "shard-forward.1"] {
+async fn an_instance_that_wakes_after_it_was_given_up_says_and_holds_nothing() -> anyhow::Result<()> {
+    for name in ["shard-forward.0", "shard-forward.1", "sample", "detokenize"] {
         let mut cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
         cluster.spawn_replica(name, "other")?;
         cluster.ready().await?;
