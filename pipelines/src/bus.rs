@@ -12,6 +12,7 @@ use bytes::Bytes;
 use schemas::request::BlobRef;
 use schemas::{Failure, FailureKind, Fingerprint, Role, Subject};
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 
 /// How long a work-queue entry may go without sign of life before another instance gets it.
 pub const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -37,6 +38,7 @@ const CONSUMER: &str = "workers";
 #[derive(Clone)]
 pub struct Bus {
     client: async_nats::Client,
+    connections: watch::Receiver<u64>,
     jetstream: jetstream::Context,
 }
 
@@ -85,6 +87,7 @@ impl Bus {
     ///
     /// Later losses of the connection are repaired by reconnecting, forever, with jitter.
     pub async fn connect(url: &str, name: &str) -> anyhow::Result<Self> {
+        let (connected, connections) = watch::channel(0);
         let client = async_nats::ConnectOptions::new()
             .name(name)
             .connection_timeout(CONNECT_DEADLINE)
@@ -92,17 +95,29 @@ impl Bus {
             .ping_interval(PING_EVERY)
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_delay)
-            .event_callback(|event| async move { note(&event) })
+            .event_callback(move |event| {
+                if matches!(event, async_nats::Event::Connected) {
+                    connected.send_modify(|count| *count += 1);
+                }
+                note(&event);
+                std::future::ready(())
+            })
             .connect(url)
             .await
             .with_context(|| format!("no NATS server at `{url}`"))?;
         let jetstream = jetstream::new(client.clone());
-        Ok(Self { client, jetstream })
+        Ok(Self { client, connections, jetstream })
     }
 
     /// The core connection.
     pub fn client(&self) -> &async_nats::Client {
         &self.client
+    }
+
+    /// How often the connection was made. When it grows, messages may have been lost, and the broker may be another one,
+    /// whose queues are empty or absent.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
     }
 
     /// The JetStream context.

@@ -2,6 +2,7 @@
 //!
 //! Only this crate and the doors wait on the serving path; a stage is a synchronous function of a batch.
 
+mod announcement;
 pub mod graph;
 pub mod record;
 

@@ -19,6 +19,7 @@ use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject, wire
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::announcement::Announcement;
 use crate::bus::{Bus, EXTEND_EVERY, Queue};
 use crate::peers::Peers;
 use crate::presence::Pulse;
@@ -26,6 +27,9 @@ use crate::stage::{Effect, Inbox, Job, Outbox, Stage, Ticket};
 
 /// How long one pull waits at the broker before it is renewed.
 const PULL_EXPIRES: Duration = Duration::from_secs(20);
+
+/// How long after the queues could not be opened the next try is made.
+const REOPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Entries asked for in one pull: few, so that they are spread over the instances that have room.
 const PULL_MAX: usize = 16;
@@ -41,8 +45,8 @@ pub struct Place {
     pub role: Role,
     /// For which pipeline.
     pub fp: Fingerprint,
-    /// Whether the role has a work queue.
-    pub has_queue: bool,
+    /// What must be on the bus.
+    pub announcement: Announcement,
 }
 
 /// What ties the runner to the presence thread.
@@ -91,6 +95,7 @@ pub async fn run(
             messages: arrived.messages,
             peers: intake.peers.borrow().clone(),
             payload_max: output.bus.client().max_payload(),
+            reconnected: arrived.reconnected,
             draining: drain_until.is_some(),
         };
         let started = Instant::now();
@@ -122,15 +127,22 @@ struct Arrived {
     messages: Vec<Bytes>,
     jobs: Vec<async_nats::jetstream::Message>,
     unreachable: Vec<InstanceId>,
+    reconnected: bool,
 }
 
 /// Everything the runner waits for.
 struct Intake {
     steps: async_nats::Subscriber,
     undelivered: async_nats::Subscriber,
+    bus: Bus,
+    announcement: Announcement,
+    connections: watch::Receiver<u64>,
     /// In the order in which they are served.
     queues: Vec<WorkQueue>,
+    /// When to open the queues again, after they could not be.
+    reopen_at: Option<Instant>,
     peers: watch::Receiver<Peers>,
+    fp: Fingerprint,
     role: Role,
 }
 
@@ -140,12 +152,46 @@ impl Intake {
         let steps = client.subscribe(Subject::step(place.fp, place.role, place.instance).to_string()).await?;
         let undelivered = client.subscribe(Subject::undelivered_all(place.instance).to_string()).await?;
         bus.barrier().await?;
-        let mut queues = Vec::new();
-        for queue in Queue::ALL.into_iter().filter(|_| place.has_queue) {
-            let workers = bus.workers(queue, place.fp, place.role).await.context("work queue")?;
-            queues.push(WorkQueue { workers, pull: None });
+        let mut connections = bus.connections();
+        connections.mark_unchanged();
+        let mut intake = Self {
+            steps,
+            undelivered,
+            bus: bus.clone(),
+            announcement: place.announcement.clone(),
+            connections,
+            queues: Vec::new(),
+            reopen_at: None,
+            peers,
+            fp: place.fp,
+            role: place.role,
+        };
+        intake.open_queues().await.context("work queue")?;
+        Ok(intake)
+    }
+
+    async fn open_queues(&mut self) -> anyhow::Result<()> {
+        self.queues.clear();
+        for queue in Queue::ALL.into_iter().filter(|_| self.announcement.has_queue(self.role)) {
+            let workers = self.bus.workers(queue, self.fp, self.role).await?;
+            self.queues.push(WorkQueue { workers, pull: None });
         }
-        Ok(Self { steps, undelivered, queues, peers, role: place.role })
+        Ok(())
+    }
+
+    /// Makes the queues anew where they have gone with the broker, and asks for entries again.
+    async fn reopen(&mut self) {
+        let opened = async {
+            self.announcement.put(&self.bus).await?;
+            self.open_queues().await
+        };
+        self.reopen_at = match opened.await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "work queues");
+                Some(Instant::now() + REOPEN_AFTER)
+            }
+        };
     }
 
     /// Waits until something arrives, `output` is due or `wake` is reached; takes all that is there.
@@ -155,7 +201,7 @@ impl Intake {
         output: &mut Output,
         wake: Option<Instant>,
     ) -> anyhow::Result<Arrived> {
-        self.renew_pulls(room).await?;
+        self.renew_pulls(room).await;
         let mut arrived = Arrived::default();
         let wake = [wake, output.wake_at.take()].into_iter().flatten().min();
         loop {
@@ -164,9 +210,16 @@ impl Intake {
                 biased;
                 message = self.steps.next() => arrived.take_message(message.context("step subscription ended")?),
                 message = self.undelivered.next() => arrived.take_undelivered(&message.context("subscription ended")?),
+                changed = self.connections.changed() => {
+                    changed.context("the bus connection ended")?;
+                    self.reopen().await;
+                    arrived.reconnected = true;
+                }
+                () = sleep_until(self.reopen_at) => { self.reopen().await; continue }
                 job = next_job(&mut self.queues) => match job {
-                    Some(job) => arrived.jobs.push(job),
-                    None => { self.renew_pulls(room).await?; continue }
+                    Ok(job) => arrived.jobs.push(job),
+                    Err(Dry::Ended) => { self.renew_pulls(room).await; continue }
+                    Err(Dry::Refused) => { self.reopen_at = Some(Instant::now() + REOPEN_AFTER); continue }
                 },
                 changed = self.peers.changed() => changed.context("presence thread ended")?,
                 () = sleep_until(extend_at) => { output.extend().await; continue }
@@ -191,18 +244,23 @@ impl Intake {
         while let Some(Some(message)) = self.undelivered.next().now_or_never() {
             arrived.take_undelivered(&message);
         }
-        while let Some(Some(job)) = next_job(&mut self.queues).now_or_never() {
+        while let Some(Ok(job)) = next_job(&mut self.queues).now_or_never() {
             arrived.jobs.push(job);
         }
     }
 
-    async fn renew_pulls(&mut self, room: usize) -> anyhow::Result<()> {
-        for queue in self.queues.iter_mut().filter(|queue| queue.pull.is_none() && room > 0) {
+    async fn renew_pulls(&mut self, room: usize) {
+        let is_wanted = room > 0 && self.reopen_at.is_none();
+        for queue in self.queues.iter_mut().filter(|queue| queue.pull.is_none() && is_wanted) {
             let batch = queue.workers.batch().max_messages(room.min(PULL_MAX)).expires(PULL_EXPIRES);
-            let pull = batch.messages().await;
-            queue.pull = Some(pull.map_err(|error| anyhow::anyhow!("pull from the work queue: {error}"))?);
+            match batch.messages().await {
+                Ok(pull) => queue.pull = Some(pull),
+                Err(error) => {
+                    tracing::warn!(%error, "pull from the work queue");
+                    self.reopen_at = Some(Instant::now() + REOPEN_AFTER);
+                }
+            }
         }
-        Ok(())
     }
 }
 
@@ -213,25 +271,30 @@ struct WorkQueue {
     pull: Option<pull::Batch>,
 }
 
+/// Why an outstanding pull brings no entry.
+enum Dry {
+    /// Nothing more will come of one of them.
+    Ended,
+    /// The broker has no such queue, or refuses to serve it.
+    Refused,
+}
+
 impl WorkQueue {
-    /// The next entry that was asked for; none when nothing more will come of it.
     fn poll_next(
         &mut self,
         context: &mut std::task::Context<'_>,
-    ) -> Poll<Option<async_nats::jetstream::Message>> {
+    ) -> Poll<Result<async_nats::jetstream::Message, Dry>> {
         let Some(pull) = &mut self.pull else { return Poll::Pending };
-        let job = match std::task::ready!(pull.poll_next_unpin(context)) {
-            Some(Ok(job)) => Some(job),
+        let dry = match std::task::ready!(pull.poll_next_unpin(context)) {
+            Some(Ok(job)) => return Poll::Ready(Ok(job)),
             Some(Err(error)) => {
-                tracing::warn!(%error, "pull ended");
-                None
+                tracing::warn!(%error, "pull refused");
+                Dry::Refused
             }
-            None => None,
+            None => Dry::Ended,
         };
-        if job.is_none() {
-            self.pull = None;
-        }
-        Poll::Ready(job)
+        self.pull = None;
+        Poll::Ready(Err(dry))
     }
 }
 
@@ -245,8 +308,8 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-/// The next entry of the outstanding pulls, of the first queue that has one; none when a pull has ended.
-async fn next_job(queues: &mut [WorkQueue]) -> Option<async_nats::jetstream::Message> {
+/// What comes next of the outstanding pulls, of the first queue that has something.
+async fn next_job(queues: &mut [WorkQueue]) -> Result<async_nats::jetstream::Message, Dry> {
     future::poll_fn(|context| {
         let ready = queues.iter_mut().map(|queue| queue.poll_next(context)).find(Poll::is_ready);
         ready.unwrap_or(Poll::Pending)

@@ -9,11 +9,11 @@ use schemas::{Fingerprint, InstanceId, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Queue};
+use crate::announcement::Announcement;
+use crate::bus::Bus;
 use crate::graph::{Overrides, Pipeline};
 use crate::peers::Peers;
 use crate::presence::{self, Identity, Pulse, Watch};
-use crate::record::{self, Record};
 use crate::runner::{self, Links, Place};
 use crate::settings;
 use crate::stage::Stage;
@@ -25,8 +25,6 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOKENWA
 /// Exit code of a process whose settings or model cannot be used: starting it again will not help.
 pub const EXIT_UNUSABLE: u8 = 2;
 
-/// Answers of one pipeline that may wait to be resumed: more than all its instances run at once.
-const RESUMED_MAX: u32 = 8_192;
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Longest time from a signal to the end of the process: above every drain deadline.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(75);
@@ -118,12 +116,13 @@ fn serve_stage(process: settings::Process, setup: Setup, loaded: Loaded) -> anyh
     runtime.block_on(async {
         let shutdown = shutdown_signal(process.supervised)?;
         let Some(bus) = connect(&process.nats, setup.role.binary(), &shutdown).await else { return Ok(()) };
-        announce_pipeline(&bus, &setup.pipeline, &loaded).await?;
+        let announcement = Announcement::new(&setup.pipeline, loaded.fp, loaded.context_length);
+        announcement.put(&bus).await?;
         let place = Place {
             instance: process.instance.unwrap_or_else(|| InstanceId(rand::random())),
             role: setup.role,
             fp: loaded.fp,
-            has_queue: matches!(setup.role, Role::Tokenize | Role::ShardForward(0)),
+            announcement,
         };
         let identity = Identity {
             instance: place.instance,
@@ -164,29 +163,6 @@ pub async fn connect(url: &str, name: &str, shutdown: &CancellationToken) -> Opt
         }
         tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
     }
-}
-
-/// Makes sure that the pipeline's queues and its record exist; every stage does, so that any may start first.
-async fn announce_pipeline(bus: &Bus, pipeline: &Pipeline, loaded: &Loaded) -> anyhow::Result<()> {
-    let stages = &pipeline.stages;
-    let age = Duration::from_secs(pipeline.deadline_seconds);
-    for (role, depth) in
-        [(Role::Tokenize, stages.tokenize.queue), (Role::ShardForward(0), stages.shard_forward.queue)]
-    {
-        bus.ensure_queue(Queue::New, loaded.fp, role, depth, age).await?;
-        bus.ensure_queue(Queue::Resumed, loaded.fp, role, RESUMED_MAX, age).await?;
-    }
-    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let record = Record {
-        fp: loaded.fp.to_string(),
-        model: pipeline.model.clone(),
-        created,
-        context_length: loaded.context_length,
-        shards: pipeline.shards(),
-        deadline_seconds: pipeline.deadline_seconds,
-        queue: stages.tokenize.queue,
-    };
-    record::ensure(bus, record).await
 }
 
 /// The host and the processors or device that a role computes on.

@@ -54,6 +54,8 @@ pub struct Inbox {
     pub peers: Peers,
     /// Largest message that the broker takes, in bytes.
     pub payload_max: usize,
+    /// Whether the bus was away: messages to and from this instance may have been lost.
+    pub reconnected: bool,
     /// Whether the process is shutting down: finish what is held, take nothing new.
     pub draining: bool,
 }

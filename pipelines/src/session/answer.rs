@@ -93,15 +93,17 @@ impl Answer {
 
     /// Waits for the admission.
     pub(super) async fn admitted(&mut self) -> Result<(), Failure> {
-        match self.delivery().await? {
-            Delivery::Admitted { route, prompt_tokens } => {
-                self.route = Some(route);
-                self.prompt_tokens = prompt_tokens;
-                Ok(())
-            }
-            Delivery::Failed(failure) => Err(failure),
-            Delivery::Chunk(_) => {
-                Err(Failure::new(FailureKind::Internal, "a chunk came before its admission"))
+        loop {
+            match self.delivery().await? {
+                Delivery::Admitted { route, prompt_tokens } => {
+                    self.route = Some(route);
+                    self.prompt_tokens = prompt_tokens;
+                    return Ok(());
+                }
+                Delivery::Failed(failure) => self.go_on(failure).await?,
+                Delivery::Chunk(_) => {
+                    return Err(Failure::new(FailureKind::Internal, "a chunk came before its admission"));
+                }
             }
         }
     }
@@ -130,18 +132,16 @@ impl Answer {
             match self.delivery().await? {
                 Delivery::Chunk(chunk) => return Ok(self.deliver(chunk)),
                 Delivery::Admitted { route, .. } => self.route = Some(route),
-                Delivery::Failed(failure) if failure.kind == FailureKind::Unavailable => {
-                    self.resume(failure).await?
-                }
-                Delivery::Failed(failure) => return Err(failure),
+                Delivery::Failed(failure) => self.go_on(failure).await?,
             }
         }
     }
 
-    /// Opens the next attempt, with what was delivered forced; fails with `lost` when too many routes have died in a row.
-    async fn resume(&mut self, lost: Failure) -> Result<(), Failure> {
+    /// Opens the next attempt, with what was delivered forced, when it was the route that failed and not the request; fails
+    /// with `lost` otherwise, and when too many routes have died in a row.
+    async fn go_on(&mut self, lost: Failure) -> Result<(), Failure> {
         self.routes_lost += 1;
-        if self.routes_lost > ROUTES_LOST_MAX {
+        if lost.kind != FailureKind::Unavailable || self.routes_lost > ROUTES_LOST_MAX {
             return Err(lost);
         }
         self.route = None;

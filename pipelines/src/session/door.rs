@@ -162,6 +162,8 @@ async fn listen(
     stop: CancellationToken,
 ) {
     let mut peers = state.peers.clone();
+    let mut connections = state.bus.connections();
+    connections.mark_unchanged();
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -180,6 +182,7 @@ async fn listen(
                 let now = peers.borrow_and_update().clone();
                 state.roster.peers(&now, Instant::now(), &state.feedbacks);
             }
+            Ok(()) = connections.changed() => state.roster.reconnected(&state.feedbacks),
             () = stop.cancelled() => return,
         }
     }

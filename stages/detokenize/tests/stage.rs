@@ -114,6 +114,7 @@ fn run_among(stage: &mut Detokenize, messages: Vec<Bytes>, peers: Peers) -> Sent
         messages,
         peers,
         payload_max: 1 << 20,
+        reconnected: false,
         draining: false,
     };
     stage.process(inbox, &mut out).unwrap();

@@ -92,8 +92,16 @@ struct Sent {
 
 fn run_with(stage: &mut Sample, messages: Vec<Bytes>, peers: Peers, now: Instant) -> Vec<Sent> {
     let mut out = Outbox::default();
-    let inbox =
-        Inbox { now, instance: ME, jobs: Vec::new(), messages, peers, payload_max: 1 << 20, draining: false };
+    let inbox = Inbox {
+        now,
+        instance: ME,
+        jobs: Vec::new(),
+        messages,
+        peers,
+        payload_max: 1 << 20,
+        reconnected: false,
+        draining: false,
+    };
     stage.process(inbox, &mut out).unwrap();
     let sent = |effect| match effect {
         Effect::Send { subject, payload, .. } => Sent { subject: subject.to_string(), payload },

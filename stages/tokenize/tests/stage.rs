@@ -119,6 +119,7 @@ fn run(jobs: Vec<Job>) -> Vec<Effect> {
         messages: vec![],
         peers,
         payload_max: 1 << 20,
+        reconnected: false,
         draining: false,
     };
     stage.process(inbox, &mut out).unwrap();

@@ -1,8 +1,9 @@
 //! A broker for one test.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -15,31 +16,26 @@ const POLL_EVERY: Duration = Duration::from_millis(5);
 
 /// A running nats-server.
 pub struct Nats {
-    process: Process,
+    process: Mutex<Process>,
     address: SocketAddr,
     monitor: SocketAddr,
+    folder: PathBuf,
 }
 
 impl Nats {
     /// Starts a server with the configuration that `tokenway up` uses, on free ports, with its store in `folder`.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
         let (address, monitor) = (free_address()?, free_address()?);
-        let program = repository().join(".deps/bin/nats-server");
-        ensure!(program.is_file(), "`{}` is missing: make setup", program.display());
-        let mut command = Command::new(program);
-        command
-            .arg("-c")
-            .arg(repository().join("deploy/nats.conf"))
-            .args(["-p", &address.port().to_string(), "-m", &monitor.port().to_string()])
-            .arg("-sd")
-            .arg(folder.join("jetstream"));
-        let process = Process::start("nats-server", command, folder)?;
-        let until = Instant::now() + START_DEADLINE;
-        while TcpStream::connect(address).is_err() {
-            ensure!(Instant::now() < until, "nats-server did not start:\n{}", process.log_tail());
-            std::thread::sleep(POLL_EVERY);
-        }
-        Ok(Self { process, address, monitor })
+        let process = Mutex::new(start(address, monitor, folder)?);
+        Ok(Self { process, address, monitor, folder: folder.to_owned() })
+    }
+
+    /// Kills the server and starts another one in its place, whose memory is empty.
+    pub fn kill_and_start(&self) -> anyhow::Result<()> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.kill()?;
+        *process = start(self.address, self.monitor, &self.folder)?;
+        Ok(())
     }
 
     /// Where clients connect.
@@ -49,7 +45,7 @@ impl Nats {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).pid()
     }
 
     /// The connections that it reports at `/connz`.
@@ -58,4 +54,23 @@ impl Nats {
             reqwest::get(format!("http://{}/connz", self.monitor)).await?.json().await?;
         report["connections"].as_array().cloned().context("`/connz` has no connections")
     }
+}
+
+fn start(address: SocketAddr, monitor: SocketAddr, folder: &Path) -> anyhow::Result<Process> {
+    let program = repository().join(".deps/bin/nats-server");
+    ensure!(program.is_file(), "`{}` is missing: make setup", program.display());
+    let mut command = Command::new(program);
+    command
+        .arg("-c")
+        .arg(repository().join("deploy/nats.conf"))
+        .args(["-p", &address.port().to_string(), "-m", &monitor.port().to_string()])
+        .arg("-sd")
+        .arg(folder.join("jetstream"));
+    let process = Process::start("nats-server", command, folder)?;
+    let until = Instant::now() + START_DEADLINE;
+    while TcpStream::connect(address).is_err() {
+        ensure!(Instant::now() < until, "nats-server did not start:\n{}", process.log_tail());
+        std::thread::sleep(POLL_EVERY);
+    }
+    Ok(process)
 }

@@ -154,6 +154,17 @@ async fn metric(cluster: &Cluster, name: &str) -> anyhow::Result<u64> {
 }
 
 #[tokio::test]
+async fn a_broker_that_dies_changes_no_token() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
+    let api = cluster.api();
+    let undisturbed = answers(&api, || Ok(())).await?;
+    let disturbed = answers(&api, || cluster.nats.kill_and_start()).await?;
+    assert_eq!(disturbed, undisturbed);
+    assert_eq!(answers(&api, || Ok(())).await?, undisturbed, "with the new broker");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_second_instance_takes_over_at_once() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
     cluster.spawn_replica("sample", "sample#1")?;

@@ -196,13 +196,13 @@ impl First {
         self.end(sequence);
     }
 
-    /// Ends what has run out of time, and fails what waits for a step that was lost.
-    fn expire(&mut self, now: Instant, out: &mut Outbox) {
+    /// Ends what has run out of time, and fails what waits for a step that was lost: all of them when the bus was away.
+    fn expire(&mut self, now: Instant, reconnected: bool, out: &mut Outbox) {
         let late: Vec<SequenceId> =
             self.sequences.values().filter(|it| it.deadline <= now).map(|it| it.id).collect();
         // The session has its own clock and has told its client.
         late.into_iter().for_each(|sequence| self.end(sequence));
-        for lost in self.lanes.lost(now, |_| false) {
+        for lost in self.lanes.lost(now, |_| reconnected) {
             metrics::counter!("tokenway_lost_steps_total").increment(1);
             for sequence in lost.expected {
                 self.fail(
@@ -330,7 +330,7 @@ impl Stage for First {
         for job in std::mem::take(&mut inbox.jobs) {
             self.take_job(job, inbox.now, out);
         }
-        self.expire(inbox.now, out);
+        self.expire(inbox.now, inbox.reconnected, out);
         if inbox.draining {
             self.waiting.drain(..).for_each(|it| out.give_back(it.ticket));
         }

@@ -87,6 +87,7 @@ impl Bench {
             messages,
             peers: self.peers.clone(),
             payload_max: PAYLOAD_MAX,
+            reconnected: false,
             draining: false,
         };
         self.first.process(inbox, &mut out).unwrap();
