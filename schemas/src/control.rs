@@ -23,6 +23,9 @@ pub enum Control {
     Open(Box<Open>),
     /// No row of this sequence will follow: free all of it.
     Release(SequenceId),
+    /// Every sequence of this origin numbered below this one has ended: earlier releases may have been lost. Sent to each
+    /// instance itself, which does not pass it on.
+    ReleaseBelow(SequenceId),
 }
 
 /// What later stages need to know of a sequence before its first row.

@@ -124,6 +124,7 @@ fn carry_out(answers: &mut Answers, control: Control, me: InstanceId, tokenizer:
             answers.entry(sequence).or_insert_with(|| Answer::new(*open, tokenizer.clone()));
         }
         Control::Open(_) => {}
+        Control::ReleaseBelow(oldest) => answers.retain(|id, _| *id >= oldest),
         Control::Release(sequence) => {
             answers.remove(&sequence);
         }

@@ -97,6 +97,7 @@ impl Origin {
                 self.sequences.entry(open.sequence).or_insert_with(|| Sequence::new(*open));
             }
             Control::Open(_) => {}
+            Control::ReleaseBelow(oldest) => self.sequences.retain(|id, _| *id >= oldest),
             Control::Release(id) => {
                 if let Some(sequence) = self.sequences.remove(&id) {
                     output.control(sequence.open().detokenize, Control::Release(id));

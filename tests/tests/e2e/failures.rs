@@ -160,6 +160,7 @@ async fn a_broker_that_dies_changes_no_token() -> anyhow::Result<()> {
     let undisturbed = answers(&api, || Ok(())).await?;
     let disturbed = answers(&api, || cluster.nats.kill_and_start()).await?;
     assert_eq!(disturbed, undisturbed);
+    nothing_is_held(&cluster).await?;
     assert_eq!(answers(&api, || Ok(())).await?, undisturbed, "with the new broker");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Releases that cannot travel along their lane, because an instance on it has died.
+//! Releases that cannot travel along their lane, because an instance on it has died or the bus was away.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,20 @@ pub(super) fn send(first: &mut First, released: &[(SequenceId, Route)], out: &mu
             is_cut = is_dead;
         }
     }
+    tell(first, words, out);
+}
+
+/// Tells every later instance which sequences can still be alive, after releases may have been lost with the bus.
+pub(super) fn sweep(first: &mut First, out: &mut Outbox) {
+    let none_left = SequenceId(first.last_sequence + 1);
+    let oldest = first.sequences.keys().next().copied().unwrap_or(none_left);
+    let fp = first.shard.fp;
+    let later = first.peers.all().filter(|peer| peer.fp == Some(fp) && peer.role.is_downstream());
+    let words = later.map(|peer| ((peer.role, peer.instance), vec![Control::ReleaseBelow(oldest)]));
+    tell(first, words.collect(), out);
+}
+
+fn tell(first: &mut First, words: BTreeMap<(Role, InstanceId), Vec<Control>>, out: &mut Outbox) {
     for ((role, instance), control) in words {
         let head = Head { origin: first.me, step: first.lanes.next_step(), control };
         let message = match role {

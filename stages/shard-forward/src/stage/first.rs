@@ -22,6 +22,9 @@ use super::sequence::Sequence;
 use super::shard::{Shard, gone};
 use super::usage::{Routes, Usage};
 
+/// How long after a reconnect later stages are told what is still alive: by then they have reconnected, too.
+const SWEEP_AFTER: Duration = Duration::from_secs(2);
+
 /// The scheduling shard.
 pub(super) struct First {
     pub(super) shard: Shard,
@@ -40,6 +43,8 @@ pub(super) struct First {
     pub(super) depth: Depth,
     pub(super) budget: Budget,
     pub(super) last_sequence: u64,
+    /// When to tell later stages what is still alive.
+    sweep_at: Option<Instant>,
     pub(super) done: u64,
 }
 
@@ -74,6 +79,7 @@ impl First {
             waiting: VecDeque::new(),
             lanes: Lanes::default(),
             last_sequence: 0,
+            sweep_at: None,
             done: 0,
         }
     }
@@ -331,6 +337,13 @@ impl Stage for First {
             self.take_job(job, inbox.now, out);
         }
         self.expire(inbox.now, inbox.reconnected, out);
+        if inbox.reconnected {
+            self.sweep_at = Some(inbox.now + SWEEP_AFTER);
+        }
+        if self.sweep_at.is_some_and(|at| at <= inbox.now) {
+            self.sweep_at = None;
+            farewell::sweep(self, out);
+        }
         if inbox.draining {
             self.waiting.drain(..).for_each(|it| out.give_back(it.ticket));
         }
@@ -360,7 +373,7 @@ impl First {
     fn next_deadline(&self) -> Option<Instant> {
         let sequences = self.sequences.values().map(|it| it.deadline);
         let waiting = self.waiting.iter().map(|it| it.deadline);
-        sequences.chain(waiting).chain(self.lanes.deadline()).min()
+        sequences.chain(waiting).chain(self.lanes.deadline()).chain(self.sweep_at).min()
     }
 }
 

@@ -145,6 +145,11 @@ impl Shard {
         let mut ways = Ways::default();
         for control in &head.control {
             match control {
+                Control::ReleaseBelow(oldest) => {
+                    let ended = |key: &&Key| key.0 == head.origin && key.1 < *oldest;
+                    let ended: Vec<Key> = self.held.keys().filter(ended).copied().collect();
+                    ended.into_iter().for_each(|key| self.drop_sequence(key));
+                }
                 Control::Open(open) => {
                     ways.add(open, self.index);
                     let key = (head.origin, open.sequence);
@@ -226,6 +231,7 @@ impl Shard {
         for control in head.control {
             let sample = match &control {
                 Control::Open(open) => Some(open.sample),
+                Control::ReleaseBelow(_) => None,
                 Control::Release(sequence) => {
                     parts.iter().find(|(_, p)| p.releases.contains(sequence)).map(|(s, _)| *s)
                 }

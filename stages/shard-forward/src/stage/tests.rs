@@ -180,7 +180,7 @@ fn route_of(came: &Came) -> RouteId {
 fn released(step: &Hidden) -> Vec<SequenceId> {
     let released = step.head.control.iter().filter_map(|control| match control {
         Control::Release(sequence) => Some(*sequence),
-        Control::Open(_) => None,
+        Control::Open(_) | Control::ReleaseBelow(_) => None,
     });
     released.collect()
 }
