@@ -215,7 +215,11 @@ impl Intake {
                     self.reopen().await;
                     arrived.reconnected = true;
                 }
-                () = sleep_until(self.reopen_at) => { self.reopen().await; continue }
+                () = sleep_until(self.reopen_at) => {
+                    self.reopen().await;
+                    self.renew_pulls(room).await;
+                    continue
+                }
                 job = next_job(&mut self.queues) => match job {
                     Ok(job) => arrived.jobs.push(job),
                     Err(Dry::Ended) => { self.renew_pulls(room).await; continue }
