@@ -46,6 +46,7 @@ goldens: ## Makes the reference files of the tests anew, with transformers
 	@.deps/python/bin/python stages/shard-forward/goldens/make.py
 	@.deps/python/bin/python models/goldens/templates.py
 	@.deps/python/bin/python models/demo/goldens.py
+	@.deps/python/bin/python tests/goldens/vision/make.py
 
 demo-model: ## Trains the demo model (under an hour on two cores)
 	@scripts/python-env
