@@ -14,6 +14,8 @@ mod sse;
 mod chat;
 mod run;
 
+mod convert;
+
 mod bus;
 mod doctor;
 mod last;
@@ -32,6 +34,7 @@ Examples:
   tokenway chat                                 a conversation
   tokenway status --watch                       what runs, live
   tokenway doctor                               what is missing, and what to do about it
+  tokenway convert --vision ~/models/llava      make a model's vision encoder servable
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -50,6 +53,7 @@ enum Command {
     Chat(chat::Arguments),
     Status(status::Arguments),
     Doctor(doctor::Arguments),
+    Convert(convert::Arguments),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  tokenway completions bash > ~/.local/share/bash-completion/completions/tokenway"
@@ -80,6 +84,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(arguments) => chat::run(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Convert(arguments) => convert::run(arguments).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tokenway", &mut script);

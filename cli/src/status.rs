@@ -146,7 +146,7 @@ impl Report {
         let instances = view.instances();
         let mut queues = Vec::new();
         for (record, fp) in records.iter().filter_map(|record| Some((record, record.fingerprint()?))) {
-            for role in [Role::Tokenize, Role::ShardForward(0)] {
+            for role in [Role::Tokenize, Role::VisionEncode, Role::ShardForward(0)] {
                 let Some(depth) = view.queue(fp, role).await else { continue };
                 queues.push(QueueRow {
                     model: record.model.clone(),
@@ -234,6 +234,7 @@ pub mod tests {
             shards: 2,
             deadline_seconds: 300,
             queue: 256,
+            images: None,
         };
         let roles = [Role::Tokenize, Role::ShardForward(0), Role::Sample, Role::Detokenize];
         let mut instances: Vec<_> = roles.into_iter().zip(1..).map(|(role, id)| presence(role, id)).collect();

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::cors::Origin;
+use crate::http::images::hosts::{Host, Hosts};
 use crate::http::keys::ApiKeys;
 use crate::http::{HttpSettings, document, serve};
 
@@ -42,8 +43,12 @@ pub struct Args {
     #[arg(long, env = "TOKENWAY_CORS", value_name = "ORIGIN|*")]
     pub cors: Option<Origin>,
 
+    /// Fetch images from these hosts: `example.org`, `*.example.org` or `example.org:8443`; by default from none
+    #[arg(long, env = "TOKENWAY_IMAGE_HOSTS", value_name = "HOST,...", value_delimiter = ',')]
+    pub image_hosts: Vec<Host>,
+
     /// Largest request body
-    #[arg(long, env = "TOKENWAY_BODY_LIMIT", default_value_t = 8 << 20, value_name = "BYTES")]
+    #[arg(long, env = "TOKENWAY_BODY_LIMIT", default_value_t = 24 << 20, value_name = "BYTES")]
     pub body_limit: usize,
 
     /// Connections served at a time; further ones wait
@@ -106,6 +111,7 @@ async fn attend(args: Args) -> anyhow::Result<()> {
     let settings = HttpSettings {
         keys,
         cors: args.cors,
+        image_hosts: Hosts::new(args.image_hosts),
         body_bytes_max: args.body_limit,
         connections_max: args.connections as usize,
         drain: Duration::from_secs(args.drain_seconds),

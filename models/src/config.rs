@@ -14,6 +14,14 @@ const HEAD_DIM_MAX: usize = 1 << 14;
 const VOCAB_MAX: usize = 1 << 24;
 pub(crate) const POSITIONS_MAX: usize = 1 << 30;
 
+const DEFAULT_SIZES: [(&str, usize); 5] = [
+    ("hidden_size", 4096),
+    ("intermediate_size", 11_008),
+    ("num_hidden_layers", 32),
+    ("num_attention_heads", 32),
+    ("vocab_size", 32_000),
+];
+
 /// Shape and constants of a Llama decoder, checked: sizes are above zero, `num_attention_heads` is a multiple
 /// of `num_key_value_heads` and `head_dim` is even.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,20 +70,38 @@ impl LlamaConfig {
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
         let fields = ConfigFields::parse("config.json", json)?;
         refuse_other_architectures(&fields)?;
-        refuse_unsupported(&fields)?;
+        Self::from_fields(&fields, None)
+    }
 
-        let size = |field: &str, max| fields.whole(field, 1..=max)?.ok_or_else(|| fields.missing(field));
+    /// Reads `text_config`, the language model of a vision-language one. Sizes may be absent there: old checkpoints leave out
+    /// what equals transformers' defaults, which are those of the Llama of 7 billion parameters.
+    pub(crate) fn from_text_config(fields: &ConfigFields) -> Result<Self, ConfigError> {
+        let text = fields.object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
+        text.only("model_type", &[json!("llama")])?;
+        let mut config = Self::from_fields(&text, Some(DEFAULT_SIZES))?;
+        if text.get("tie_word_embeddings").is_none() {
+            config.tie_word_embeddings = fields.bool("tie_word_embeddings")?.unwrap_or(false);
+        }
+        Ok(config)
+    }
+
+    fn from_fields(fields: &ConfigFields, defaults: Option<[(&str, usize); 5]>) -> Result<Self, ConfigError> {
+        refuse_unsupported(fields)?;
+        let size = |field: &str, max| {
+            let default = defaults.iter().flatten().find(|(name, _)| *name == field).map(|(_, size)| *size);
+            fields.whole(field, 1..=max)?.or(default).ok_or_else(|| fields.missing(field))
+        };
         let hidden_size = size("hidden_size", HIDDEN_MAX)?;
         let num_attention_heads = size("num_attention_heads", HEADS_MAX)?;
         let positions = fields.whole("max_position_embeddings", 1..=POSITIONS_MAX)?.unwrap_or(2048);
-        let (rope_theta, rope_scaling) = read_rope(&fields, positions)?;
+        let (rope_theta, rope_scaling) = read_rope(fields, positions)?;
         Ok(Self {
             hidden_size,
             intermediate_size: size("intermediate_size", HIDDEN_MAX)?,
             num_hidden_layers: size("num_hidden_layers", LAYERS_MAX)?,
             num_attention_heads,
-            num_key_value_heads: read_key_value_heads(&fields, num_attention_heads)?,
-            head_dim: read_head_dim(&fields, hidden_size, num_attention_heads)?,
+            num_key_value_heads: read_key_value_heads(fields, num_attention_heads)?,
+            head_dim: read_head_dim(fields, hidden_size, num_attention_heads)?,
             vocab_size: size("vocab_size", VOCAB_MAX)?,
             rms_norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta,
@@ -86,7 +112,7 @@ impl LlamaConfig {
             mlp_bias: fields.bool("mlp_bias")?.unwrap_or(false),
             bos_token_id: fields.token_id("bos_token_id")?,
             eos_token_ids: fields.token_ids("eos_token_id")?,
-            dtype: read_dtype(&fields)?,
+            dtype: read_dtype(fields)?,
         })
     }
 }

@@ -15,6 +15,22 @@ pub enum ConfigError {
         /// Where the JSON is wrong.
         source: serde_json::Error,
     },
+    /// A file that this model needs is absent.
+    #[error("there is no `{file}`, which says how {needed_by} are prepared")]
+    NoFile {
+        /// Name of the file.
+        file: &'static str,
+        /// What it is for.
+        needed_by: &'static str,
+    },
+    /// A file could not be read.
+    #[error("`{file}`")]
+    Io {
+        /// Name of the file.
+        file: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A field that has no default is absent or null.
     #[error("`{field}` is missing in `{file}`")]
     Missing {
@@ -61,6 +77,18 @@ impl ConfigFields {
         Ok(Self { file, prefix: String::new(), object })
     }
 
+    /// The content of `file` in `folder`; none when there is no such file.
+    pub(crate) fn read_if_there(
+        folder: &std::path::Path,
+        file: &'static str,
+    ) -> Result<Option<Self>, ConfigError> {
+        match std::fs::read(folder.join(file)) {
+            Ok(json) => Self::parse(file, &json).map(Some),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ConfigError::Io { file, source }),
+        }
+    }
+
     pub(crate) fn get(&self, field: &str) -> Option<&Value> {
         self.object.get(field).filter(|value| !value.is_null())
     }
@@ -98,6 +126,18 @@ impl ConfigFields {
     /// A finite number, zero included.
     pub(crate) fn not_negative(&self, field: &str) -> Result<Option<f64>, ConfigError> {
         self.read(field, "a number of 0 or more", |value| value.as_f64().filter(|number| *number >= 0.0))
+    }
+
+    /// Three finite numbers.
+    pub(crate) fn three(&self, field: &str) -> Result<Option<[f32; 3]>, ConfigError> {
+        self.read(field, "three numbers", |value| {
+            let numbers: Vec<f32> = value
+                .as_array()?
+                .iter()
+                .map(|number| number.as_f64().map(|number| number as f32))
+                .collect::<Option<_>>()?;
+            numbers.try_into().ok()
+        })
     }
 
     pub(crate) fn bool(&self, field: &str) -> Result<Option<bool>, ConfigError> {

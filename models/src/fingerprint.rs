@@ -23,8 +23,8 @@ pub enum FingerprintError {
     Weights(#[from] WeightsError),
 }
 
-/// Small files that decide what a model answers.
-const FILES: [&str; 7] = [
+/// Files beside the weights that decide what a model answers; all but the vision encoder are small.
+const FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -32,6 +32,9 @@ const FILES: [&str; 7] = [
     "chat_template.jinja",
     "chat_templates/tool_use.jinja",
     "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "vision.onnx",
 ];
 
 /// Weights files up to this size are hashed as a whole: well under a second.

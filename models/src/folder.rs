@@ -4,11 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::LlamaConfig;
-use crate::config_fields::ConfigError;
+use crate::config_fields::{ConfigError, ConfigFields};
 use crate::fingerprint::{FingerprintError, fingerprint};
 use crate::generation::GenerationConfig;
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::vision::{ENCODER_FILE, VisionConfig};
 use crate::weights::{Weights, WeightsError};
 
 /// Why a path is not a model folder that tokenway can serve.
@@ -37,6 +38,7 @@ pub enum FolderError {
 pub struct ModelFolder {
     path: PathBuf,
     config: LlamaConfig,
+    vision: Option<VisionConfig>,
     generation: GenerationConfig,
 }
 
@@ -53,11 +55,13 @@ impl ModelFolder {
             Some(json) => GenerationConfig::from_json(&json).map_err(refused)?,
             None => GenerationConfig::default(),
         };
-        Ok(Self {
-            path: path.to_owned(),
-            config: LlamaConfig::from_json(&config).map_err(refused)?,
-            generation,
-        })
+        let fields = ConfigFields::parse("config.json", &config).map_err(refused)?;
+        let vision = VisionConfig::read(path, &fields).map_err(refused)?;
+        let config = match &vision {
+            Some(_) => LlamaConfig::from_text_config(&fields),
+            None => LlamaConfig::from_json(&config),
+        };
+        Ok(Self { path: path.to_owned(), config: config.map_err(refused)?, vision, generation })
     }
 
     /// The folder.
@@ -65,7 +69,17 @@ impl ModelFolder {
         &self.path
     }
 
-    /// Shape and constants of the model.
+    /// Its vision side; none for a text model.
+    pub fn vision(&self) -> Option<&VisionConfig> {
+        self.vision.as_ref()
+    }
+
+    /// Where the vision encoder is, in ONNX form.
+    pub fn vision_encoder(&self) -> PathBuf {
+        self.path.join(ENCODER_FILE)
+    }
+
+    /// Shape and constants of the language model.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
     }

@@ -9,6 +9,9 @@ mod config_fields;
 mod generation;
 mod rope;
 
+mod image_rules;
+mod vision;
+
 mod fingerprint;
 mod mapped_file;
 mod weights;
@@ -27,9 +30,11 @@ pub use config_fields::ConfigError;
 pub use fingerprint::FingerprintError;
 pub use folder::{FolderError, ModelFolder};
 pub use generation::GenerationConfig;
+pub use image_rules::{Filter, ImageRules, Tiling};
 pub use incremental::IncrementalDecoder;
 pub use mapped_file::MappedFile;
 pub use rope::RopeScaling;
 pub use template::{ChatTemplate, TemplateError, TemplateInput};
 pub use tokenizer::{Tokenizer, TokenizerError};
+pub use vision::{ENCODER_FILE, ImagePlan, VisionConfig};
 pub use weights::{SharedWeight, WeightDtype, WeightView, Weights, WeightsError};

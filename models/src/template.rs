@@ -100,6 +100,11 @@ impl ChatTemplate {
         Self::compile(TemplateSource { templates, special_tokens })
     }
 
+    /// The text of a special token such as `bos_token`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.special_tokens.get(name).and_then(Json::as_str)
+    }
+
     /// Renders the prompt of a conversation.
     pub fn render(&self, input: &TemplateInput<'_>) -> Result<String, TemplateError> {
         let name = if input.tools.is_some() && self.has_tool_use { TOOL_USE } else { DEFAULT };

@@ -86,6 +86,11 @@ impl Tokenizer {
         decoded.map_err(|source| TokenizerError::Decode { tokens: ids.len(), source })
     }
 
+    /// The text of a token as it stands in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The bytes that a token stands for, by itself; `None` when there is no such token. The decoding of a
     /// sequence can differ: some decoders drop the space at its beginning.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {

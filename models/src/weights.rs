@@ -160,6 +160,19 @@ impl Weights {
         self.inner.file_of.contains_key(name)
     }
 
+    /// What stands before the names of the language model's weights: of the decoder, and of `lm_head`. A vision-language
+    /// checkpoint has them one level deeper, in one of several ways.
+    pub fn decoder_prefixes(&self) -> (&'static str, &'static str) {
+        let decoder = DECODERS.into_iter().find(|prefix| self.contains_under(prefix)).unwrap_or("model.");
+        let head =
+            HEADS.into_iter().find(|prefix| self.contains(&format!("{prefix}lm_head.weight"))).unwrap_or("");
+        (decoder, head)
+    }
+
+    fn contains_under(&self, prefix: &str) -> bool {
+        self.contains(&format!("{prefix}norm.weight"))
+    }
+
     /// Name of the file that holds a weight.
     pub fn file_of(&self, name: &str) -> Option<&str> {
         self.inner.file_of.get(name).map(|&file| self.inner.files[file].name.as_str())
@@ -219,6 +232,10 @@ impl Weights {
         }
     }
 }
+
+/// Plain Llama, LLaVA as on the Hub, LLaVA as transformers 5 writes it, Idefics3.
+const DECODERS: [&str; 4] = ["model.", "language_model.model.", "model.language_model.", "model.text_model."];
+const HEADS: [&str; 2] = ["", "language_model."];
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

@@ -6,7 +6,7 @@ use schemas::{Fingerprint, Role};
 
 use crate::bus::{Bus, Queue};
 use crate::graph::Pipeline;
-use crate::record::{self, Record};
+use crate::record::{self, ImageLimits, Record};
 
 /// Answers of one pipeline that may wait to be resumed: more than all its instances run at once.
 const RESUMED_MAX: u32 = 8_192;
@@ -17,7 +17,7 @@ const RESUMED_MAX: u32 = 8_192;
 pub struct Announcement {
     fp: Fingerprint,
     /// Depth of the queue of new requests at each entry.
-    depths: [(Role, u32); 2],
+    depths: Vec<(Role, u32)>,
     record: Record,
 }
 
@@ -28,10 +28,10 @@ impl Announcement {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             fp,
-            depths: [
-                (Role::Tokenize, stages.tokenize.queue),
-                (Role::ShardForward(0), stages.shard_forward.queue),
-            ],
+            depths: std::iter::once((Role::Tokenize, stages.tokenize.queue))
+                .chain(stages.vision_encode.as_ref().map(|stage| (Role::VisionEncode, stage.queue)))
+                .chain([(Role::ShardForward(0), stages.shard_forward.queue)])
+                .collect(),
             record: Record {
                 fp: fp.to_string(),
                 model: pipeline.model.clone(),
@@ -40,6 +40,11 @@ impl Announcement {
                 shards: pipeline.shards(),
                 deadline_seconds: pipeline.deadline_seconds,
                 queue: stages.tokenize.queue,
+                images: stages.vision_encode.as_ref().map(|stage| ImageLimits {
+                    count: stage.images,
+                    pixels: stage.pixels,
+                    bytes: stage.bytes,
+                }),
             },
         }
     }
@@ -47,7 +52,7 @@ impl Announcement {
     /// Makes sure that all of it exists.
     pub async fn put(&self, bus: &Bus) -> anyhow::Result<()> {
         let age = Duration::from_secs(self.record.deadline_seconds);
-        for (role, depth) in self.depths {
+        for &(role, depth) in &self.depths {
             bus.ensure_queue(Queue::New, self.fp, role, depth, age).await?;
             bus.ensure_queue(Queue::Resumed, self.fp, role, RESUMED_MAX, age).await?;
         }

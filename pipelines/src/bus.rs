@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::object_store::ObjectStore;
+use async_nats::jetstream::object_store::{DeleteErrorKind, ObjectStore};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
@@ -30,7 +30,7 @@ const RECONNECT_DELAY_MS_MAX: u64 = 1_000;
 const QUEUE_ENTRY_BYTES_MAX: i32 = 64 * 1024;
 const QUEUE_BYTES_MAX: i64 = 64 << 20;
 const BLOB_BUCKET: &str = "tw_blobs";
-const BLOB_BYTES_MAX: i64 = 128 << 20;
+const BLOB_BYTES_MAX: i64 = 512 << 20;
 const BLOB_AGE_MAX: Duration = Duration::from_secs(900);
 const CONSUMER: &str = "workers";
 
@@ -216,14 +216,17 @@ impl Bus {
         let name = blob_name(blob);
         let bucket = self.blobs().await.map_err(|error| {
             tracing::warn!(error = format!("{error:#}"), "blob store");
-            Failure::new(FailureKind::Unavailable, "the store for long prompts cannot be reached")
+            Failure::new(FailureKind::Unavailable, "the store for long prompts and images cannot be reached")
         })?;
         if bucket.info(&name).await.is_ok() {
             return Ok(());
         }
         bucket.put(name.as_str(), &mut content.as_ref()).await.map(drop).map_err(|error| {
             tracing::warn!(%error, bytes = blob.bytes, "blob not stored");
-            Failure::new(FailureKind::Overloaded, "the store for long prompts is full, try again later")
+            Failure::new(
+                FailureKind::Overloaded,
+                "the store for long prompts and images is full, try again later",
+            )
         })
     }
 
@@ -240,6 +243,15 @@ impl Bus {
         Ok(whole.then(|| content.into()))
     }
 
+    /// Deletes `blob`; one that is not there is no error.
+    pub async fn delete(&self, blob: BlobRef) -> anyhow::Result<()> {
+        let bucket = self.blobs().await?;
+        match bucket.delete(blob_name(blob)).await {
+            Err(error) if error.kind() != DeleteErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     async fn blobs(&self) -> anyhow::Result<ObjectStore> {
         if let Ok(bucket) = self.jetstream.get_object_store(BLOB_BUCKET).await {
             return Ok(bucket);
@@ -251,7 +263,13 @@ impl Bus {
             storage: StorageType::Memory,
             ..jetstream::object_store::Config::default()
         };
-        self.jetstream.create_object_store(config).await.context("blob store")
+        match self.jetstream.create_object_store(config).await {
+            Ok(bucket) => Ok(bucket),
+            // Another may have made it meanwhile.
+            Err(error) => {
+                self.jetstream.get_object_store(BLOB_BUCKET).await.map_err(|_| error).context("blob store")
+            }
+        }
     }
 }
 

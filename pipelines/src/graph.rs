@@ -27,6 +27,8 @@ pub struct Pipeline {
 pub struct Stages {
     /// Chat template and tokenizer.
     pub tokenize: Tokenize,
+    /// Images to embeddings; without it the pipeline takes no images.
+    pub vision_encode: Option<VisionEncode>,
     /// The model's layers.
     pub shard_forward: ShardForward,
     /// Logits to token ids.
@@ -43,6 +45,30 @@ pub struct Tokenize {
     pub replicas: u32,
     /// Requests that may wait for this stage.
     pub queue: u32,
+}
+
+/// Settings of `vision-encode`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VisionEncode {
+    /// Processes that `up` starts.
+    pub replicas: u32,
+    /// Prompts with images that may wait for this stage.
+    pub queue: u32,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads on the CPU; 0 takes the processors that it may run on.
+    pub threads: usize,
+    /// Pictures encoded together: whole images, or tiles of one.
+    pub batch: u32,
+    /// Embeddings kept for images that come again, in MiB.
+    pub cache_mb: u32,
+    /// Images of one request.
+    pub images: u32,
+    /// Pixels of one image.
+    pub pixels: u64,
+    /// Bytes of one image file.
+    pub bytes: u64,
 }
 
 /// Settings of `shard-forward`.
@@ -141,6 +167,22 @@ impl Default for Tokenize {
     }
 }
 
+impl Default for VisionEncode {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            queue: 256,
+            device: "cpu".into(),
+            threads: 0,
+            batch: 8,
+            cache_mb: 64,
+            images: 16,
+            pixels: 32_000_000,
+            bytes: 10 << 20,
+        }
+    }
+}
+
 impl Default for ShardForward {
     fn default() -> Self {
         Self {
@@ -228,7 +270,10 @@ impl Pipeline {
         let read =
             |source: figment::Error| PipelineError::Read { file: file.to_owned(), source: Box::new(source) };
         let environment = Env::prefixed("TOKENWAY_")
-            .map(|key| key.as_str().replace("SHARD_FORWARD", "SHARD-FORWARD").into())
+            .map(|key| {
+                let key = key.as_str().replace("SHARD_FORWARD", "SHARD-FORWARD");
+                key.replace("VISION_ENCODE", "VISION-ENCODE").into()
+            })
             .split("__")
             .filter(|key| {
                 let first = key.as_str().split('.').next().unwrap_or_default();
@@ -258,7 +303,9 @@ impl Pipeline {
         let stages = &self.stages;
         let shards =
             (0..self.shards()).map(|shard| (Role::ShardForward(shard), stages.shard_forward.replicas));
+        let vision = stages.vision_encode.as_ref().map(|stage| (Role::VisionEncode, stage.replicas));
         std::iter::once((Role::Tokenize, stages.tokenize.replicas))
+            .chain(vision)
             .chain(shards)
             .chain([(Role::Sample, stages.sample.replicas), (Role::Detokenize, stages.detokenize.replicas)])
             .collect()
@@ -301,7 +348,8 @@ impl Pipeline {
         ];
         let range =
             |field, value: String, rule| PipelineError::Range { file: file.to_owned(), field, value, rule };
-        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+        let vision = positive_of_vision(&self.stages);
+        if let Some((field, _)) = positive.into_iter().chain(vision).find(|(_, value)| *value == 0) {
             return Err(range(field, "0".into(), "at least 1"));
         }
         if self.shards() == 0 {
@@ -322,6 +370,19 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// The settings of vision-encode that must be above 0.
+fn positive_of_vision(stages: &Stages) -> impl Iterator<Item = (&'static str, u64)> {
+    stages.vision_encode.iter().flat_map(|stage| {
+        [
+            ("stages.vision-encode.queue", stage.queue.into()),
+            ("stages.vision-encode.batch", stage.batch.into()),
+            ("stages.vision-encode.images", stage.images.into()),
+            ("stages.vision-encode.pixels", stage.pixels),
+            ("stages.vision-encode.bytes", stage.bytes),
+        ]
+    })
 }
 
 /// Settings given on the command line; those that are none leave the file's.

@@ -6,6 +6,7 @@ mod announcement;
 pub mod graph;
 pub mod record;
 
+pub mod owned;
 pub mod peers;
 pub mod stage;
 

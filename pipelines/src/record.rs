@@ -30,6 +30,20 @@ pub struct Record {
     pub deadline_seconds: u64,
     /// Depth of the request queue.
     pub queue: u32,
+    /// What images it takes; none when it takes none.
+    #[serde(default)]
+    pub images: Option<ImageLimits>,
+}
+
+/// The images that a pipeline takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageLimits {
+    /// Images of one request.
+    pub count: u32,
+    /// Pixels of one image.
+    pub pixels: u64,
+    /// Bytes of one image file.
+    pub bytes: u64,
 }
 
 impl Record {
@@ -38,11 +52,17 @@ impl Record {
         self.fp.parse().ok()
     }
 
-    /// The roles without an instance that can take part; none missing means that the pipeline can serve.
+    /// The roles without an instance that can take part; none missing means that the pipeline can serve text.
     pub fn missing(&self, peers: &Peers) -> Vec<Role> {
+        self.missing_for(peers, false)
+    }
+
+    /// The same for requests that have images, or have none.
+    pub fn missing_for(&self, peers: &Peers, images: bool) -> Vec<Role> {
         let fp = self.fingerprint();
         [Role::Tokenize, Role::Sample, Role::Detokenize]
             .into_iter()
+            .chain(images.then_some(Role::VisionEncode))
             .chain((0..self.shards).map(Role::ShardForward))
             .filter(|role| !fp.is_some_and(|fp| peers.serves(fp, *role)))
             .collect()

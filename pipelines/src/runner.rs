@@ -4,6 +4,7 @@
 //! stage computes, what arrives waits in the socket. Presence has its own thread and connection.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,10 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};
 use schemas::admission::{Event, Notice};
 use schemas::presence::State;
-use schemas::request::Context;
+use schemas::request::{BlobRef, Context};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject, wire};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcement::Announcement;
@@ -33,6 +35,9 @@ const REOPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Entries asked for in one pull: few, so that they are spread over the instances that have room.
 const PULL_MAX: usize = 16;
+
+/// Blobs that are being deleted at once.
+const DELETIONS_MAX: usize = 64;
 
 /// Longest time a drain waits for what the stage holds.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
@@ -67,7 +72,7 @@ pub async fn run(
     links: Links,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut intake = Intake::open(&bus, &place, links.peers.clone()).await?;
+    let mut intake = Intake::open(&bus, &place, links.peers.clone(), stage.bell()).await?;
     let mut output = Output::new(bus, place.instance, place.role);
     let mut outbox = Outbox::default();
     let mut drain_until: Option<Instant> = None;
@@ -142,12 +147,18 @@ struct Intake {
     /// When to open the queues again, after they could not be.
     reopen_at: Option<Instant>,
     peers: watch::Receiver<Peers>,
+    bell: Option<Arc<Notify>>,
     fp: Fingerprint,
     role: Role,
 }
 
 impl Intake {
-    async fn open(bus: &Bus, place: &Place, peers: watch::Receiver<Peers>) -> anyhow::Result<Self> {
+    async fn open(
+        bus: &Bus,
+        place: &Place,
+        peers: watch::Receiver<Peers>,
+        bell: Option<Arc<Notify>>,
+    ) -> anyhow::Result<Self> {
         let client = bus.client();
         let steps = client.subscribe(Subject::step(place.fp, place.role, place.instance).to_string()).await?;
         let undelivered = client.subscribe(Subject::undelivered_all(place.instance).to_string()).await?;
@@ -163,6 +174,7 @@ impl Intake {
             queues: Vec::new(),
             reopen_at: None,
             peers,
+            bell,
             fp: place.fp,
             role: place.role,
         };
@@ -208,13 +220,14 @@ impl Intake {
             let extend_at = (!output.tickets.is_empty()).then_some(output.extend_at);
             tokio::select! {
                 biased;
-                message = self.steps.next() => arrived.take_message(message.context("step subscription ended")?),
-                message = self.undelivered.next() => arrived.take_undelivered(&message.context("subscription ended")?),
+                // First, for a stage whose messages never pause must notice it too.
                 changed = self.connections.changed() => {
                     changed.context("the bus connection ended")?;
                     self.reopen().await;
                     arrived.reconnected = true;
                 }
+                message = self.steps.next() => arrived.take_message(message.context("step subscription ended")?),
+                message = self.undelivered.next() => arrived.take_undelivered(&message.context("subscription ended")?),
                 () = sleep_until(self.reopen_at) => {
                     self.reopen().await;
                     self.renew_pulls(room).await;
@@ -225,6 +238,7 @@ impl Intake {
                     Err(Dry::Ended) => { self.renew_pulls(room).await; continue }
                     Err(Dry::Refused) => { self.reopen_at = Some(Instant::now() + REOPEN_AFTER); continue }
                 },
+                () = rung(self.bell.as_deref()) => {}
                 changed = self.peers.changed() => changed.context("presence thread ended")?,
                 () = sleep_until(extend_at) => { output.extend().await; continue }
                 () = sleep_until(wake) => {}
@@ -302,6 +316,14 @@ impl WorkQueue {
     }
 }
 
+/// Waits until `bell` is rung, or for ever.
+async fn rung(bell: Option<&Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
+        None => future::pending().await,
+    }
+}
+
 /// Sleeps until `time`, or for ever.
 async fn sleep_until(time: Option<Instant>) {
     match time {
@@ -343,6 +365,7 @@ struct Output {
     last_ticket: u64,
     extend_at: Instant,
     wake_at: Option<Instant>,
+    deletions: JoinSet<()>,
 }
 
 impl Output {
@@ -355,6 +378,7 @@ impl Output {
             last_ticket: 0,
             extend_at: Instant::now() + EXTEND_EVERY,
             wake_at: None,
+            deletions: JoinSet::new(),
         }
     }
 
@@ -401,6 +425,7 @@ impl Output {
                         self.refuse(&context, failure).await?;
                     }
                 }
+                Effect::Discard(blob) => self.discard(blob),
                 Effect::Ack(ticket) => {
                     if let Some(acker) = self.tickets.remove(&ticket) {
                         acker.ack().await.map_err(|error| anyhow::anyhow!("acknowledge: {error}"))?;
@@ -418,6 +443,20 @@ impl Output {
         }
         self.bus.client().flush().await?;
         Ok(())
+    }
+
+    /// Deletes a blob beside the stage's work. Where too much is being deleted already, its age will.
+    fn discard(&mut self, blob: BlobRef) {
+        while self.deletions.try_join_next().is_some() {}
+        if self.deletions.len() >= DELETIONS_MAX {
+            return;
+        }
+        let bus = self.bus.clone();
+        self.deletions.spawn(async move {
+            if let Err(error) = bus.delete(blob).await {
+                tracing::debug!(%error, "delete a blob");
+            }
+        });
     }
 
     async fn send(
@@ -472,6 +511,7 @@ impl Output {
         for (_, acker) in self.tickets.drain() {
             give_back(&acker).await?;
         }
+        self.deletions.join_all().await;
         self.bus.barrier().await
     }
 }

@@ -170,6 +170,7 @@ fn compute(pipeline: &Pipeline, role: Role) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let device = match role {
         Role::ShardForward(_) => pipeline.stages.shard_forward.device.as_str(),
+        Role::VisionEncode => pipeline.stages.vision_encode.as_ref().map_or("cpu", |stage| &stage.device),
         _ => "cpu",
     };
     match device {

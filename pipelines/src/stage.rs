@@ -1,5 +1,6 @@
 //! A stage: a synchronous function from what arrived to what leaves.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,7 +8,9 @@ use schemas::admission::{Event, Notice};
 use schemas::presence::Room;
 use schemas::request::{BlobRef, Context};
 use schemas::{Edge, Failure, InstanceId, RouteId, Subject, WireError, wire};
+use tokio::sync::Notify;
 
+use crate::owned::Owned;
 use crate::peers::Peers;
 
 /// Deliveries of one entry after which it is taken to end whoever works on it. Not fewer: an instance that is stopped, and has
@@ -31,6 +34,12 @@ pub trait Stage: Send {
     /// next is begun.
     fn messages_max(&self) -> usize {
         1024
+    }
+
+    /// What a stage with threads of its own rings when they have something for it: it is then called although nothing
+    /// arrived.
+    fn bell(&self) -> Option<Arc<Notify>> {
+        None
     }
 
     /// Works on what arrived. An error ends the process; what is wrong with one request is answered through `out`.
@@ -125,6 +134,8 @@ pub enum Effect {
         /// Its content.
         content: Bytes,
     },
+    /// A blob that nobody else refers to is no longer needed.
+    Discard(BlobRef),
     /// The delivery is done.
     Ack(Ticket),
     /// The delivery goes back into the queue, for another instance.
@@ -155,6 +166,18 @@ impl Outbox {
         let blob = BlobRef { hash: *blake3::hash(&content).as_bytes(), bytes: content.len() as u64 };
         self.effects.push(Effect::Store { context, blob, content });
         blob
+    }
+
+    /// Stores `content`, which was made by [`crate::owned::Owned`], for the request of `context` and returns its name.
+    pub fn store_owned(&mut self, context: Context, content: Owned) -> BlobRef {
+        let (blob, content) = content.into_blob();
+        self.effects.push(Effect::Store { context, blob, content });
+        blob
+    }
+
+    /// Deletes an owned blob, some time soon.
+    pub fn discard(&mut self, blob: BlobRef) {
+        self.effects.push(Effect::Discard(blob));
     }
 
     /// Acknowledges a delivery, after everything pushed before has left.

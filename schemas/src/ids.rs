@@ -33,6 +33,8 @@ pub enum Role {
     Gateway,
     /// Chat template and tokenizer.
     Tokenize,
+    /// Images to embeddings.
+    VisionEncode,
     /// A contiguous run of decoder layers, by position in the layer plan; 0 also schedules.
     ShardForward(u16),
     /// Logits to token ids.
@@ -47,20 +49,19 @@ impl Role {
         match self {
             Role::Gateway => "gateway",
             Role::Tokenize => "tokenize",
+            Role::VisionEncode => "vision-encode",
             Role::ShardForward(_) => "shard-forward",
             Role::Sample => "sample",
             Role::Detokenize => "detokenize",
         }
     }
-}
 
-impl Role {
     /// Whether shard-forward.0 admits work for it, from the room that its instances grant.
     pub fn is_downstream(self) -> bool {
         match self {
             Role::ShardForward(shard) => shard > 0,
             Role::Sample | Role::Detokenize => true,
-            Role::Gateway | Role::Tokenize => false,
+            Role::Gateway | Role::Tokenize | Role::VisionEncode => false,
         }
     }
 }

@@ -1,9 +1,27 @@
-//! tokenize → shard-forward.0: a request as token ids.
+//! tokenize → vision-encode → shard-forward.0: a request as token ids. Without images it goes straight to the shard.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::Edge;
-use crate::request::{Context, Generation, Payload};
+use crate::request::{Context, Generation, Image, Payload};
+
+/// Consecutive positions of a prompt whose embeddings come from an image instead of their token ids.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first position, in tokens from the start of the prompt.
+    pub start: u32,
+    /// How many positions; at least 1.
+    pub rows: u32,
+}
+
+/// An image of a prompt.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PromptImage {
+    /// The image.
+    pub image: Image,
+    /// How many embeddings it has.
+    pub rows: u32,
+}
 
 /// A prompt that fits the context, ready for admission.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -20,8 +38,38 @@ pub struct Prompt {
     pub generation: Generation,
     /// Token ids with which the model ends a sequence.
     pub eos: Vec<u32>,
+    /// The images, in order of their embeddings.
+    pub images: Vec<PromptImage>,
+    /// Where the embeddings go, in order, ascending and apart; as many positions as the images have rows.
+    pub spans: Vec<Span>,
+    /// The images' embeddings, once vision-encode has made them: `[rows of all images, hidden_size]` in the pipeline's dtype.
+    pub embeddings: Option<Payload>,
+}
+
+impl Prompt {
+    /// Embeddings of all images.
+    pub fn image_rows(&self) -> u64 {
+        self.images.iter().map(|image| u64::from(image.rows)).sum()
+    }
+
+    fn check_spans(&self) -> Result<(), String> {
+        let mut end = 0;
+        for span in &self.spans {
+            let span_end = span.start.checked_add(span.rows).filter(|_| span.rows > 0 && span.start >= end);
+            end = span_end.ok_or_else(|| format!("span of {} rows at {}", span.rows, span.start))?;
+        }
+        let spanned: u64 = self.spans.iter().map(|span| u64::from(span.rows)).sum();
+        match end <= self.prompt_tokens && spanned == self.image_rows() {
+            true => Ok(()),
+            false => Err(format!("{spanned} positions up to {end} for {} rows", self.image_rows())),
+        }
+    }
 }
 
 impl Edge for Prompt {
     const KIND: u16 = 2;
+
+    fn check(&self) -> Result<(), String> {
+        self.check_spans()
+    }
 }

@@ -115,6 +115,19 @@ pub struct Generation {
     pub logprobs: Option<u8>,
 }
 
+/// An image of a request, in the blob store. The door has read its header and knows its size, not whether it is whole.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The file's bytes: PNG, JPEG, WebP or GIF.
+    pub file: BlobRef,
+    /// Width in pixels, as the image is looked at: after the rotation that the file asks for.
+    pub width: u32,
+    /// Height in pixels, as the image is looked at.
+    pub height: u32,
+    /// The request field that it came in, for errors.
+    pub field: String,
+}
+
 /// A request as a door publishes it. Tokenize is a pure function of it.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Request {
@@ -124,6 +137,8 @@ pub struct Request {
     pub now_unix: i64,
     /// The prompt.
     pub input: Input,
+    /// The images of a chat, in the order of its `image` parts.
+    pub images: Vec<Image>,
     /// The answer.
     pub generation: Generation,
     /// Tokens of this answer that were delivered by earlier attempts: ids, u32 little-endian.

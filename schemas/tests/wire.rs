@@ -15,8 +15,8 @@ use schemas::control::{Control, Feedback, Head, Open, Say};
 use schemas::hidden::{Hidden, Slice};
 use schemas::logits::{Logits, NeedRow, Row};
 use schemas::presence::{Presence, Room, State};
-use schemas::prompt::Prompt;
-use schemas::request::{BlobRef, Context, Generation, Input, Payload, Request, Sampling, Stop};
+use schemas::prompt::{Prompt, PromptImage, Span};
+use schemas::request::{BlobRef, Context, Generation, Image, Input, Payload, Request, Sampling, Stop};
 use schemas::token::{Finish, Logprobs, Token, Tokens};
 use schemas::{
     DType, Edge, Failure, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, Tensor, WireError,
@@ -50,6 +50,7 @@ fn request() -> Request {
         now_unix: 1_700_000_000,
         input: Input::Chat(Payload::Inline(br#"{"messages":[]}"#.to_vec())),
         generation: generation(),
+        images: vec![image()],
         forced: Payload::Inline(vec![1, 0, 0, 0, 2, 0, 0, 0]),
     }
 }
@@ -62,7 +63,15 @@ fn prompt() -> Prompt {
         max_tokens: 64,
         generation: generation(),
         eos: vec![1, 5],
+        images: vec![PromptImage { image: image(), rows: 6 }],
+        spans: vec![Span { start: 3, rows: 4 }, Span { start: 9, rows: 2 }],
+        embeddings: Some(Payload::Inline(vec![0; 12])),
     }
+}
+
+fn image() -> Image {
+    let file = BlobRef { hash: [8; 32], bytes: 900 };
+    Image { file, width: 64, height: 48, field: "messages[0].content[0].image_url".into() }
 }
 
 fn head() -> Head {

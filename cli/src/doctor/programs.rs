@@ -9,7 +9,7 @@ use super::Check;
 use crate::bus::VERSION;
 use crate::locate;
 
-const PROGRAMS: [&str; 5] = ["gateway", "tokenize", "shard-forward", "sample", "detokenize"];
+const PROGRAMS: [&str; 6] = ["gateway", "tokenize", "vision-encode", "shard-forward", "sample", "detokenize"];
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const NATS_VERSION_MIN: (u32, u32) = (2, 10);
 

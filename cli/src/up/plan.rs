@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use models::ModelFolder;
 use pipelines::Pipeline;
 use pipelines::graph::Overrides;
 use schemas::Role;
@@ -74,10 +75,13 @@ fn files(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     if let Some(model) = &arguments.model {
         let path = model_folder(model)?;
-        let table: toml::Table = [("model", model_id(&path)?), ("path", text(&path)?)]
+        let mut table: toml::Table = [("model", model_id(&path)?), ("path", text(&path)?)]
             .map(|(key, value)| (key.into(), value.into()))
             .into_iter()
             .collect();
+        // Left out again for a model that does not see.
+        let vision = toml::Table::from_iter([("vision-encode".to_owned(), toml::Table::new().into())]);
+        table.insert("stages".into(), vision.into());
         let file = folder.join("model.toml");
         fs::write(&file, toml::to_string(&table)?)?;
         return Ok(vec![file]);
@@ -109,6 +113,7 @@ fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
     let mut pipeline = Pipeline::read(file, overrides)
         .map_err(|error| misuse(format!("{:#}", anyhow::Error::new(error))))?;
     pipeline.path = model_folder(&pipeline.path)?;
+    settle_vision(&mut pipeline)?;
     let no_such_shard = |replicas: &&Replicas| replicas.shard.is_some_and(|shard| shard >= pipeline.shards());
     if let Some(replicas) = arguments.replicas.iter().find(no_such_shard) {
         let shard = replicas.shard.unwrap_or_default();
@@ -119,6 +124,24 @@ fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
         )));
     }
     Ok(pipeline)
+}
+
+/// Leaves vision-encode out where the model does not see; one that does must have its encoder.
+fn settle_vision(pipeline: &mut Pipeline) -> anyhow::Result<()> {
+    if pipeline.stages.vision_encode.is_none() {
+        return Ok(());
+    }
+    let folder = ModelFolder::open(&pipeline.path)
+        .map_err(|error| misuse(format!("{:#}", anyhow::Error::new(error))))?;
+    if folder.vision().is_none() {
+        pipeline.stages.vision_encode = None;
+    } else if !folder.vision_encoder().is_file() {
+        let path = folder.path().display();
+        return Err(misuse(format!(
+            "`{path}` sees, but its encoder is not in ONNX form yet: tokenway convert --vision {path}"
+        )));
+    }
+    Ok(())
 }
 
 /// A role with its number of processes, the last flag about just this shard first.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use schemas::Role;
 
-const STAGES: [&str; 4] = ["tokenize", "shard-forward", "sample", "detokenize"];
+const STAGES: [&str; 5] = ["tokenize", "vision-encode", "shard-forward", "sample", "detokenize"];
 
 /// How many processes a stage, or one shard of it, gets.
 #[derive(Debug, Clone, PartialEq, Eq)]

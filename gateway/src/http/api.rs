@@ -20,6 +20,7 @@ use crate::http::body::Posted;
 use crate::http::collect::collect;
 use crate::http::failure::{ErrorBody, Refusal};
 use crate::http::generate::Plan;
+use crate::http::images::Intake;
 use crate::http::meter::Meter;
 use crate::http::models::{self, Model, ModelList};
 use crate::http::ready::{self, Health, ReadyResponse};
@@ -33,6 +34,8 @@ use crate::http::trace::Trace;
 pub struct Api {
     /// The way to the bus.
     pub door: Door,
+    /// The way of images in.
+    pub intake: Intake,
     /// What `/metrics` renders.
     pub metrics: PrometheusHandle,
     /// Cancelled when the process shuts down.
@@ -154,10 +157,12 @@ impl Api {
         let include_usage =
             request.stream_options.as_ref().and_then(|options| options.include_usage) == Some(true);
         let head = Head::new("chatcmpl", &record);
+        let input = AskInput::Chat(request.input()?);
         let plan = Plan {
             n: request.choices()?,
             generation: request.generation()?,
-            inputs: vec![AskInput::Chat(request.input()?)],
+            inputs: vec![input],
+            images: self.intake.take(&request.images(), &record).await?,
             now_unix: head.created,
             traceparent: trace.traceparent.clone(),
             record,
@@ -194,6 +199,7 @@ impl Api {
             n: request.choices()?,
             generation: request.generation()?,
             inputs: request.inputs()?,
+            images: Vec::new(),
             now_unix: head.created,
             traceparent: trace.traceparent.clone(),
             record,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use pipelines::record::Record;
-use pipelines::session::{Answer, Ask, AskInput, Door};
+use pipelines::session::{Answer, Ask, AskImage, AskInput, Door};
 use schemas::Failure;
 use schemas::request::Generation;
 
@@ -14,6 +14,8 @@ pub struct Plan {
     pub record: Record,
     /// The prompts.
     pub inputs: Vec<AskInput>,
+    /// The images of a chat.
+    pub images: Vec<AskImage>,
     /// Answers to each prompt.
     pub n: u32,
     /// Everything else about the answers.
@@ -42,9 +44,11 @@ impl Plan {
     pub async fn open(self, door: &Door) -> Result<Opened, Failure> {
         let n = self.n as usize;
         let record = &self.record;
+        let images = door.store(&self.images).await?;
         let asks = (0..self.answers()).map(|index| Ask {
             choice: index as u32,
             input: self.inputs[index / n].clone(),
+            images: images.clone(),
             generation: self.generation.clone(),
             now_unix: self.now_unix,
             deadline: Duration::from_secs(record.deadline_seconds),

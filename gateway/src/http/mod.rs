@@ -15,6 +15,7 @@ pub mod pages;
 pub mod reply;
 
 pub mod body;
+pub mod images;
 pub mod request;
 
 pub mod generate;

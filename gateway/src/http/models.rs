@@ -30,8 +30,10 @@ pub struct Model {
     pub context_length: u32,
     /// Fingerprint of weights, tokenizer, template and layer plan.
     pub fingerprint: String,
-    /// Whether every stage of its pipeline runs.
+    /// Whether every stage that text needs runs.
     pub ready: bool,
+    /// Whether it takes images.
+    pub vision: bool,
 }
 
 impl ModelList {
@@ -51,6 +53,7 @@ impl Model {
     pub fn of(record: Record, door: &Door) -> Self {
         Self {
             ready: door.missing(&record).is_empty(),
+            vision: record.images.is_some(),
             id: record.model,
             object: "model".into(),
             created: record.created,

@@ -18,6 +18,8 @@ use crate::http::api::Api;
 use crate::http::body::BodyLimit;
 use crate::http::cors::{Origin, allow_origin};
 use crate::http::failure::{Refusal, answer_errors};
+use crate::http::images::Intake;
+use crate::http::images::hosts::Hosts;
 use crate::http::keys::{ApiKeys, require_key};
 use crate::http::{access, document, pages};
 
@@ -28,6 +30,8 @@ pub struct HttpSettings {
     pub keys: Option<ApiKeys>,
     /// Whose web pages may call.
     pub cors: Option<Origin>,
+    /// Hosts that images are fetched from.
+    pub image_hosts: Hosts,
     /// Largest request body in bytes.
     pub body_bytes_max: usize,
     /// Connections served at a time.
@@ -47,7 +51,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let drain = settings.drain;
     let acceptor = DoorAcceptor::new(listener, settings.connections_max).context("HTTP listener")?;
-    let routes = routes(door, settings, shutdown.clone());
+    let routes = routes(door, settings, shutdown.clone())?;
     Server::new_with_acceptor(acceptor)
         .name("gateway")
         .run_with_graceful_shutdown(routes, shutdown.cancelled(), Some(drain))
@@ -56,10 +60,15 @@ pub async fn serve(
 }
 
 /// All routes behind all layers.
-fn routes(door: Door, settings: HttpSettings, shutdown: CancellationToken) -> BoxEndpoint<'static, Response> {
-    let api = Api { door, metrics: settings.metrics.clone(), shutdown };
+fn routes(
+    door: Door,
+    settings: HttpSettings,
+    shutdown: CancellationToken,
+) -> anyhow::Result<BoxEndpoint<'static, Response>> {
+    let intake = Intake::new(settings.image_hosts.clone())?;
+    let api = Api { door, intake, metrics: settings.metrics.clone(), shutdown };
     let routes = Route::new().nest("/", OpenApiService::new(api, document::TITLE, document::VERSION));
-    behind_layers(pages::add(routes), settings)
+    Ok(behind_layers(pages::add(routes), settings))
 }
 
 /// `routes` with what every request passes first, the outermost layer last.
@@ -112,6 +121,7 @@ mod tests {
         let settings = HttpSettings {
             keys: (!keys.is_empty()).then(|| ApiKeys::parse(keys)),
             cors: cors.map(|origin| origin.parse().unwrap()),
+            image_hosts: Hosts::default(),
             body_bytes_max: 1000,
             connections_max: 1,
             drain: Duration::ZERO,

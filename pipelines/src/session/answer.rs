@@ -1,6 +1,7 @@
 //! One answer on its way: pulled by the door, journalled as it is delivered, resumed when its route dies, cancelled when
 //! dropped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::admission::Route;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::ask;
 use super::door::Door;
+use super::images::Images;
 use super::roster::Delivery;
 use crate::bus::Queue;
 
@@ -46,6 +48,7 @@ pub struct Answer {
     fp: Fingerprint,
     /// As it was published last.
     request: Request,
+    images: Arc<Images>,
     deliveries: mpsc::Receiver<Delivery>,
     deadline: Instant,
     route: Option<Route>,
@@ -63,6 +66,7 @@ impl Answer {
         door: Door,
         fp: Fingerprint,
         request: Request,
+        images: Arc<Images>,
         deliveries: mpsc::Receiver<Delivery>,
         deadline: Instant,
     ) -> Self {
@@ -70,6 +74,7 @@ impl Answer {
             door,
             fp,
             request,
+            images,
             deliveries,
             deadline,
             route: None,
@@ -161,7 +166,7 @@ impl Answer {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.door.timed_out(self.fp));
+                return Err(self.door.timed_out(self.fp, !self.images.is_empty()));
             }
             self.request.context.remaining_ms = left.as_millis() as u64;
             match self.resubmit_once().await {
@@ -174,6 +179,7 @@ impl Answer {
     }
 
     async fn resubmit_once(&mut self) -> Result<(), Failure> {
+        self.images.store(&self.door.state().bus).await?;
         self.request.forced = ask::forced(&self.journal, &self.door.state().bus).await?;
         self.submit().await
     }
@@ -182,7 +188,7 @@ impl Answer {
         match tokio::time::timeout_at(self.deadline, self.deliveries.recv()).await {
             Ok(Some(delivery)) => Ok(delivery),
             Ok(None) => Err(Failure::new(FailureKind::Internal, "the session was closed")),
-            Err(_) => Err(self.door.timed_out(self.fp)),
+            Err(_) => Err(self.door.timed_out(self.fp, !self.images.is_empty())),
         }
     }
 

@@ -1,11 +1,13 @@
 //! What a door asks for: one answer to one prompt.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use schemas::Failure;
 use schemas::request::{BlobRef, Generation, Input, Payload};
 
+use super::images::Images;
 use crate::bus::{Bus, INLINE_BYTES_MAX};
 
 /// Longest list of forced ids that travels inside a request: with the longest inline prompt it fits an entry.
@@ -18,6 +20,8 @@ pub struct Ask {
     pub choice: u32,
     /// The prompt.
     pub input: AskInput,
+    /// The images of a chat, in the order of its image parts.
+    pub images: Arc<Images>,
     /// The answer's settings.
     pub generation: Generation,
     /// Seconds since the Unix epoch, for templates that print the date.

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use schemas::admission::Notice;
 use schemas::chunk::Chunks;
-use schemas::request::{Context, Payload, Request};
+use schemas::request::{BlobRef, Context, Payload, Request};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SessionId, Subject, wire};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::answer::Answer;
 use super::ask::Ask;
 use super::catalog::Catalog;
 use super::feedback::Feedbacks;
+use super::images::{self, AskImage, Images};
 use super::roster::Roster;
 use crate::bus::Bus;
 use crate::peers::Peers;
@@ -35,6 +36,7 @@ pub(super) struct DoorState {
     catalog: Catalog,
     pub(super) roster: Roster,
     pub(super) feedbacks: Feedbacks,
+    discarded: mpsc::Sender<BlobRef>,
 }
 
 impl Door {
@@ -49,6 +51,8 @@ impl Door {
         bus.barrier().await?;
         let catalog = Catalog::default();
         catalog.load(&bus).await?;
+        let (discarded, to_delete) = images::discards();
+        tokio::spawn(images::delete_all(bus.clone(), to_delete));
         let state = Arc::new(DoorState {
             instance,
             bus: bus.clone(),
@@ -56,6 +60,7 @@ impl Door {
             catalog: catalog.clone(),
             roster: Roster::default(),
             feedbacks: Feedbacks::default(),
+            discarded,
         });
         let stop = CancellationToken::new();
         tokio::spawn(catalog.follow(bus.clone(), stop.clone()));
@@ -104,6 +109,13 @@ impl Door {
         self.0.roster.len()
     }
 
+    /// Stores the images of one request, for all answers to it.
+    pub async fn store(&self, images: &[AskImage]) -> Result<Arc<Images>, Failure> {
+        let images = Images::new(images, self.0.discarded.clone());
+        images.store(&self.0.bus).await?;
+        Ok(Arc::new(images))
+    }
+
     /// Submits `ask` to the pipeline of `record` and waits until it is admitted or has failed.
     ///
     /// Fails with what a stage refused, with `Overloaded` when the queue is full, and at the deadline with
@@ -129,19 +141,21 @@ impl Door {
             },
             now_unix: ask.now_unix,
             input: ask.input.onto(&self.0.bus).await?,
+            images: ask.images.refs(),
             generation: ask.generation,
             forced: Payload::Inline(Vec::new()),
         };
-        let mut answer = Answer::new(self.clone(), fp, request, deliveries, deadline);
+        let mut answer = Answer::new(self.clone(), fp, request, ask.images, deliveries, deadline);
         answer.submit().await?;
         answer.admitted().await?;
         Ok(answer)
     }
 
     /// Why a request of pipeline `fp` whose time has run out was not answered.
-    pub(super) fn timed_out(&self, fp: Fingerprint) -> Failure {
+    pub(super) fn timed_out(&self, fp: Fingerprint, images: bool) -> Failure {
         let record = self.pipelines().into_iter().find(|record| record.fingerprint() == Some(fp));
-        match record.and_then(|record| self.missing(&record).first().copied()) {
+        let missing = record.map(|record| record.missing_for(&self.0.peers.borrow(), images));
+        match missing.and_then(|missing| missing.first().copied()) {
             Some(role) => {
                 Failure::new(FailureKind::Unavailable, format!("no `{role}` is running for this model"))
             }

@@ -5,8 +5,10 @@ mod ask;
 mod catalog;
 mod door;
 mod feedback;
+mod images;
 mod roster;
 
 pub use answer::{Answer, Piece};
 pub use ask::{Ask, AskInput};
 pub use door::Door;
+pub use images::{AskImage, Images};

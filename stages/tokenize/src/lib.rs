@@ -1,6 +1,7 @@
 //! Requests to prompts: chat template, token ids, limits.
 
 pub mod chat;
+pub mod images;
 pub mod input;
 pub mod limits;
 

@@ -36,8 +36,8 @@ impl Tokenize {
     fn answer(&self, request: &Request, job: &Job, out: &mut Outbox) {
         match self.prompt(request, job) {
             Ok(prompt) => {
+                let next = if prompt.images.is_empty() { Role::ShardForward(0) } else { Role::VisionEncode };
                 let payload = wire::encode(&with_blob(prompt, out));
-                let next = Role::ShardForward(0);
                 let queue = match request.context.attempt {
                     0 => Subject::queue(self.fp, next),
                     _ => Subject::resume(self.fp, next),

@@ -12,6 +12,7 @@ use schemas::prompt::Prompt;
 use schemas::request::{BlobRef, Context, Generation, Input, Payload, Request};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SessionId, Subject, wire};
 use serde_json::{Map, Value, json};
+use tokenize::chat::Conversations;
 use tokenize::limits::{CONTEXT_LENGTH_EXCEEDED, Limits};
 use tokenize::{Model, Tokenize};
 
@@ -49,7 +50,8 @@ fn model() -> Model {
     let tokens: Map<String, Value> = [("bos_token".to_owned(), "<s>".into())].into_iter().collect();
     Model {
         tokenizer: byte_tokenizer(),
-        template: Some(ChatTemplate::new(template, tokens).unwrap()),
+        template: Some(Conversations::new(ChatTemplate::new(template, tokens).unwrap())),
+        vision: None,
         limits: Limits { context_length: 20_000, vocabulary: 257 },
         eos: vec![BOS],
     }
@@ -64,7 +66,8 @@ fn request(input: Input) -> Request {
         remaining_ms: 1000,
         traceparent: None,
     };
-    Request { context, now_unix: 0, input, generation: Generation::default(), forced: inline([]) }
+    let images = Vec::new();
+    Request { context, now_unix: 0, input, images, generation: Generation::default(), forced: inline([]) }
 }
 
 fn inline(content: impl AsRef<[u8]>) -> Payload {

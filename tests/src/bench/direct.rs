@@ -97,7 +97,7 @@ impl Direct {
         let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
         let specs = vec![greedy; slices.len()];
         let StepOutput::Rows(rows) =
-            self.engine.forward(&StepBatch { slices: &slices, rows: &specs }, None)?
+            self.engine.forward(&StepBatch { slices: &slices, overlays: &[], rows: &specs }, None)?
         else {
             bail!("the whole model gave no logits");
         };

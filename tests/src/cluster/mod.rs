@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use models::ModelFolder;
 use pipelines::Pipeline;
 use pipelines::graph::Overrides;
 use tempfile::TempDir;
@@ -112,7 +113,10 @@ impl Cluster {
         nats: Arc<Nats>,
         gateway: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
-        let resolved = Pipeline::read(&options.pipeline, options.overrides.clone())?;
+        let mut resolved = Pipeline::read(&options.pipeline, options.overrides.clone())?;
+        if ModelFolder::open(&resolved.path)?.vision().is_none() {
+            resolved.stages.vision_encode = None;
+        }
         let pipeline = folder.path().join("pipeline.toml");
         std::fs::write(&pipeline, toml::to_string(&resolved)?)?;
         let mut cluster = Self {

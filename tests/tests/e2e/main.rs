@@ -7,6 +7,7 @@ mod cancellation;
 mod clients;
 mod demo;
 mod failures;
+mod images;
 mod latency;
 mod limits;
 mod scaling;

@@ -8,12 +8,15 @@ struct Line {
     plan: Arguments,
 }
 
+const TEXT_MODEL: &str = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 4,
+    "num_attention_heads": 2, "vocab_size": 300}"#;
+
 /// A folder with a model in `models/tiny` and a pipeline file that names it.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("models/tiny");
     fs::create_dir_all(&model).unwrap();
-    fs::write(model.join("config.json"), "{}").unwrap();
+    fs::write(model.join("config.json"), TEXT_MODEL).unwrap();
     let stages = "[stages.shard-forward]\nlayers = [2, 1, 1]\nin_flight = 2\n[stages.sample]\nreplicas = 2\n";
     fs::write(folder.path().join("p.toml"), format!("model = \"tiny-3\"\npath = \"models/tiny\"\n{stages}"))
         .unwrap();
@@ -56,6 +59,26 @@ fn a_model_folder_alone_is_a_pipeline_named_after_it() {
     let model = folder.path().join("models/tiny");
     let planned = plan(folder.path(), &["--model", model.to_str().unwrap()]).unwrap();
     assert_eq!(planned[0].model, "tiny");
+    assert!(planned[0].roles.iter().all(|(role, _)| *role != Role::VisionEncode), "it does not see");
+}
+
+#[test]
+fn a_model_that_sees_gets_an_encoder_or_says_how_to_make_one() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/vision/llava");
+    let folder = folder();
+    let model = folder.path().join("models/tiny");
+    for file in ["config.json", "preprocessor_config.json", "processor_config.json"] {
+        fs::copy(goldens.join(file), model.join(file)).unwrap();
+    }
+    let arguments = ["--model", model.to_str().unwrap()];
+    let error = plan(folder.path(), &arguments).unwrap_err();
+    assert!(error.to_string().contains("tokenway convert --vision"), "{error}");
+    fs::write(model.join("vision.onnx"), "").unwrap();
+    assert!(plan(folder.path(), &arguments).unwrap()[0].roles.contains(&(Role::VisionEncode, 1)));
+    // A file that does not name the stage does not get it.
+    let file = folder.path().join("p.toml");
+    let planned = plan(folder.path(), &[file.to_str().unwrap()]).unwrap();
+    assert!(planned[0].roles.iter().all(|(role, _)| *role != Role::VisionEncode));
 }
 
 #[test]

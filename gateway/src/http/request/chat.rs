@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::limits::{CHOICES, LOGPROBS, MAX_TOKENS};
-use super::message::{Message, template_input};
+use super::message::{ImagePart, Message, images, template_input};
 use super::options::{ResponseFormat, StreamOptions, check_neutral, check_stream, is_empty};
 use super::sampling::Wishes;
 use super::stop::StopSequences;
@@ -112,6 +112,11 @@ impl ChatRequest {
             given.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect::<Map<_, _>>()
         });
         template_input(&self.messages, kwargs.as_ref())
+    }
+
+    /// The images of the conversation, in order.
+    pub fn images(&self) -> Vec<ImagePart<'_>> {
+        images(&self.messages)
     }
 
     /// Everything else about the answer.
@@ -281,10 +286,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_is_refused_by_its_place() {
-        let image = json!({ "type": "image_url", "image_url": { "url": "data:," } });
-        let messages = json!([{ "role": "user", "content": [{ "type": "text", "text": "a" }, image] }]);
-        assert_eq!(refused(json!({ "messages": messages })), "messages[0].content[1]");
+    fn the_template_sees_where_images_are() {
+        let part = |url: &str| json!({ "type": "image_url", "image_url": { "url": url } });
+        let text = json!({ "type": "text", "text": "and" });
+        let request = request(json!({ "messages": [
+            { "role": "user", "content": [part("data:1"), text, part("data:2")] },
+            { "role": "assistant", "content": "yes" },
+            { "role": "user", "content": [part("data:3")] },
+        ] }));
+        let input: Value = serde_json::from_slice(&request.input().unwrap()).unwrap();
+        let image = json!({ "type": "image" });
+        assert_eq!(input["messages"][0]["content"], json!([image, text, image]));
+        assert_eq!(input["messages"][1]["content"], "yes");
+        let images = request.images();
+        assert_eq!(images.iter().map(|image| image.url).collect::<Vec<_>>(), ["data:1", "data:2", "data:3"]);
+        assert_eq!(images[1].field, "messages[0].content[2].image_url");
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_its_place() {
+        let of_parts = |role: &str, part: Value| json!({ "messages": [{ "role": role, "content": [{ "type": "text", "text": "a" }, part] }] });
+        let image =
+            |detail: &str| json!({ "type": "image_url", "image_url": { "url": "data:,", "detail": detail } });
+        assert_eq!(refused(of_parts("user", json!({ "type": "video" }))), "messages[0].content[1]");
+        assert_eq!(refused(of_parts("system", image("auto"))), "messages[0].content[1]");
+        assert_eq!(refused(of_parts("user", image("low"))), "messages[0].content[1].image_url.detail");
+        assert_eq!(
+            refused(of_parts("user", json!({ "type": "image_url" }))),
+            "messages[0].content[1].image_url"
+        );
         assert_eq!(refused(json!({ "messages": [{ "role": "user" }] })), "messages[0].content");
         assert_eq!(refused(json!({ "messages": [] })), "messages");
     }

@@ -17,7 +17,7 @@ use super::schema::any_of;
 pub struct Message {
     /// Who speaks.
     pub role: MessageRole,
-    /// What is said. Text parts are joined by newlines. An assistant's message with `tool_calls` may lack it.
+    /// What is said. Text parts without images between them are joined by newlines. An assistant's message with `tool_calls` may lack it.
     #[oai(nullable)]
     pub content: Option<Content>,
     /// The speaker's name, for templates that print it.
@@ -69,22 +69,40 @@ any_of!(Content, "content", [String, Vec<ContentPart>]);
 #[derive(Debug, Clone, Object, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContentPart {
-    /// `text`, the only kind of part that this pipeline serves.
+    /// `text`, or `image_url` for a model that sees.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
     /// The text.
     pub text: Option<String>,
+    /// The image: PNG, JPEG, WebP, or the first frame of a GIF.
+    pub image_url: Option<ImageUrl>,
     // Known, so that a part which carries one is refused for its kind, not for the name of its field.
-    #[oai(skip)]
-    #[serde(default, skip_serializing)]
-    image_url: Option<Value>,
     #[oai(skip)]
     #[serde(default, skip_serializing)]
     input_audio: Option<Value>,
     #[oai(skip)]
     #[serde(default, skip_serializing)]
     file: Option<Value>,
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, Object, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageUrl {
+    /// A data URL in base64, or an http(s) URL on a host that the gateway fetches from.
+    pub url: String,
+    /// `auto` or `high`: images are always seen as the model was made to see them. Default `auto`.
+    pub detail: Option<String>,
+}
+
+/// An image of a conversation, and the field that it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePart<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// Its path in the request.
+    pub field: String,
 }
 
 /// A call of a tool that an assistant made.
@@ -151,7 +169,7 @@ struct TemplateInput<'a> {
 struct TemplateMessage<'a> {
     role: MessageRole,
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<Cow<'a, str>>,
+    content: Option<TemplateContent<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +178,34 @@ struct TemplateMessage<'a> {
     tool_calls: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'a str>,
+}
+
+/// Text, or with images among it, parts in order.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum TemplateContent<'a> {
+    Text(Cow<'a, str>),
+    Parts(Vec<TemplatePart<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum TemplatePart<'a> {
+    Text { text: &'a str },
+    Image,
+}
+
+/// The images of a conversation, in the order in which templates see them.
+pub fn images(messages: &[Message]) -> Vec<ImagePart<'_>> {
+    let mut images = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        let Some(Content::Parts(parts)) = &message.content else { continue };
+        for (part_index, part) in parts.iter().enumerate() {
+            let field = format!("messages[{index}].content[{part_index}].image_url");
+            images.extend(part.image_url.as_ref().map(|image| ImagePart { url: &image.url, field }));
+        }
+    }
+    images
 }
 
 /// The JSON that tokenize renders: `messages`, and `chat_template_kwargs` when given.
@@ -190,7 +236,11 @@ impl Message {
         }
         Ok(TemplateMessage {
             role: if self.role == MessageRole::Developer { MessageRole::System } else { self.role },
-            content: self.content.as_ref().map(|content| content.text(index)).transpose()?,
+            content: self
+                .content
+                .as_ref()
+                .map(|content| content.for_template(self.role, index))
+                .transpose()?,
             name: self.name.as_deref(),
             tool_call_id: self.tool_call_id.as_deref(),
             tool_calls: calls.map(|calls| called(calls, index)).transpose()?,
@@ -200,27 +250,73 @@ impl Message {
 }
 
 impl Content {
-    fn text(&self, message: usize) -> Result<Cow<'_, str>, Failure> {
+    fn for_template(&self, role: MessageRole, message: usize) -> Result<TemplateContent<'_>, Failure> {
         let parts = match self {
-            Self::Text(text) => return Ok(text.into()),
+            Self::Text(text) => return Ok(TemplateContent::Text(text.into())),
             Self::Parts(parts) => parts,
         };
-        let mut texts = Vec::with_capacity(parts.len());
-        for (index, part) in parts.iter().enumerate() {
-            let param = format!("messages[{message}].content[{index}]");
-            let carries_more = part.image_url.is_some() || part.input_audio.is_some() || part.file.is_some();
-            if part.kind != "text" || carries_more {
-                let message =
-                    format!("`{param}` is of type `{}`, only text is served by this pipeline", part.kind);
-                return Err(Failure::invalid(param, message).with_code("unsupported_content"));
+        let field = |index: usize| format!("messages[{message}].content[{index}]");
+        let seen = parts.iter().enumerate().map(|(index, part)| part.for_template(role, &field(index)));
+        let seen = seen.collect::<Result<Vec<_>, _>>()?;
+        let texts: Option<Vec<&str>> = seen
+            .iter()
+            .map(|part| match part {
+                TemplatePart::Text { text } => Some(*text),
+                TemplatePart::Image => None,
+            })
+            .collect();
+        Ok(match texts {
+            Some(texts) => TemplateContent::Text(texts.join("\n").into()),
+            None => TemplateContent::Parts(seen),
+        })
+    }
+}
+
+impl ContentPart {
+    fn for_template(&self, role: MessageRole, field: &str) -> Result<TemplatePart<'_>, Failure> {
+        let missing = |what: &str| {
+            let field = format!("{field}.{what}");
+            let message = format!("`{field}` is missing");
+            Failure::invalid(field, message).with_code("missing_field")
+        };
+        let unserved = |reason: String| {
+            Failure::invalid(field, format!("`{field}` {reason}")).with_code("unsupported_content")
+        };
+        let carries_more = self.input_audio.is_some() || self.file.is_some();
+        match self.kind.as_str() {
+            "text" if self.image_url.is_some() || carries_more => {
+                Err(unserved("is of type `text` and carries more than text".into()))
             }
-            let Some(text) = &part.text else {
-                let message = format!("`{param}.text` is missing");
-                return Err(Failure::invalid(format!("{param}.text"), message).with_code("missing_field"));
-            };
-            texts.push(text.as_str());
+            "text" => {
+                self.text.as_deref().map(|text| TemplatePart::Text { text }).ok_or_else(|| missing("text"))
+            }
+            "image_url" if role != MessageRole::User => {
+                Err(unserved("is an image, which only messages of the role `user` may have".into()))
+            }
+            "image_url" if self.text.is_some() || carries_more => {
+                Err(unserved("is of type `image_url` and carries more than an image".into()))
+            }
+            "image_url" => {
+                let image = self.image_url.as_ref().ok_or_else(|| missing("image_url"))?;
+                image.check_detail(field).map(|()| TemplatePart::Image)
+            }
+            kind => {
+                Err(unserved(format!("is of type `{kind:.100}`, only `text` and `image_url` are served")))
+            }
         }
-        Ok(texts.join("\n").into())
+    }
+}
+
+impl ImageUrl {
+    fn check_detail(&self, part: &str) -> Result<(), Failure> {
+        match self.detail.as_deref() {
+            None | Some("auto" | "high") => Ok(()),
+            Some(other) => {
+                let field = format!("{part}.image_url.detail");
+                let message = format!("`{field}` is `{other:.100}`, only `auto` and `high` are served");
+                Err(Failure::invalid(field, message).with_code("unsupported_value"))
+            }
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl LlamaShard {
             "the layer plan has {n_layers} layers, the model {}",
             config.num_hidden_layers
         );
-        let loader = Loader { weights, kind, device };
+        let loader = Loader::new(weights, kind, device);
         let embed_tokens = (shard == 0).then(|| sizes.embed_tokens(&loader)).transpose()?;
         let head = (shard + 1 == plan.shards())
             .then(|| Head::load(&loader, &sizes, config.tie_word_embeddings, embed_tokens.as_ref()))
@@ -169,7 +169,7 @@ impl LlamaShard {
         }
     }
 
-    /// Token ids → `[rows, hidden_size]`.
+    /// Token ids → `[rows, hidden_size]`, with the rows of images over them.
     fn embed(&self, embed_tokens: &Weight, batch: &StepBatch<'_>) -> anyhow::Result<Tensor> {
         let vocabulary = self.sizes.vocabulary;
         let ids = batch.slices.iter().flat_map(|slice| &slice.ids);
@@ -178,7 +178,12 @@ impl LlamaShard {
         }
         let ids: Vec<i64> = ids.map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_slice(&ids).to_device(self.options.1);
-        Ok(embed_tokens.tensor().index_select(0, &ids))
+        let x = embed_tokens.tensor().index_select(0, &ids);
+        for overlay in batch.overlays {
+            let rows = from_message(&overlay.rows);
+            x.narrow(0, overlay.row as i64, rows.tensor().size()[0]).copy_(rows.tensor());
+        }
+        Ok(x)
     }
 
     /// Makes room for the step's rows and plans what is the same in every layer.
@@ -222,6 +227,15 @@ impl LlamaShard {
             "{samples} slices give a token, but {} rows are asked for",
             batch.rows.len()
         );
+        for overlay in batch.overlays {
+            let [rows, width] = overlay.rows.shape() else {
+                anyhow::bail!("image embeddings are not a matrix")
+            };
+            let fits =
+                overlay.row + *rows as usize <= batch.row_count() && i64::from(*width) == self.sizes.hidden;
+            ensure!(fits, "{rows} image embeddings of width {width} at row {}", overlay.row);
+            ensure!(self.embed_tokens.is_some(), "image embeddings behind the first shard");
+        }
         let Some(states) = states else { return Ok(()) };
         ensure!(self.embed_tokens.is_none(), "hidden states for the first shard");
         let expected = [batch.row_count(), self.sizes.hidden as usize];

@@ -23,4 +23,4 @@ pub use device::{ComputeDevice, DeviceError};
 pub use echo::Echo;
 pub use llama::{EngineOptions, LlamaShard};
 pub use plan::{LayerPlan, PlanError};
-pub use step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
+pub use step::{Engine, Overlay, RowError, RowOutput, RowSpec, StepBatch, StepOutput};

@@ -41,11 +41,22 @@ pub trait Engine: Send {
     fn vocabulary(&self) -> u32;
 }
 
+/// Rows of a step whose embeddings come from an image.
+#[derive(Debug, Clone)]
+pub struct Overlay {
+    /// The first of them, counted in the step.
+    pub row: usize,
+    /// `[rows, hidden_size]`, in any dtype.
+    pub rows: Tensor,
+}
+
 /// The rows of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepBatch<'a> {
     /// Rows of the sequences, in the order of `states`.
     pub slices: &'a [Slice],
+    /// On the first shard, the rows that are not embedded by their token ids. Ignored by an echo.
+    pub overlays: &'a [Overlay],
     /// On the last shard, what is wanted of the logits: one entry a slice with `sample`, in the order of `slices`.
     /// Ignored on the others.
     pub rows: &'a [RowSpec],

@@ -6,12 +6,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::memory::{Shared, drop_mapped_pages};
 
-/// Reads named tensors for one device and dtype.
+/// Reads named tensors of a language model for one device and dtype.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Loader<'a> {
-    pub(super) weights: &'a Weights,
-    pub(super) kind: Kind,
-    pub(super) device: Device,
+    weights: &'a Weights,
+    kind: Kind,
+    device: Device,
+    /// What stands before the names of the decoder and of `lm_head` in this checkpoint.
+    prefixes: (&'static str, &'static str),
 }
 
 /// A matrix or vector of a model: in the mapped file, or converted.
@@ -74,9 +76,18 @@ fn padded_rows(rows: i64) -> i64 {
     rows.next_multiple_of(rows.max(8).next_power_of_two() / 8) as i64
 }
 
-impl Loader<'_> {
-    /// The tensor `name`, which must have this shape.
+impl<'a> Loader<'a> {
+    pub(super) fn new(weights: &'a Weights, kind: Kind, device: Device) -> Self {
+        Self { weights, kind, device, prefixes: weights.decoder_prefixes() }
+    }
+
+    /// The tensor that a plain text checkpoint calls `name`, which must have this shape.
     pub(super) fn get(&self, name: &str, shape: &[i64]) -> anyhow::Result<Weight> {
+        let (decoder, head) = self.prefixes;
+        let name = &match name.strip_prefix("model.") {
+            Some(rest) => format!("{decoder}{rest}"),
+            None => format!("{head}{name}"),
+        };
         let shared = self.weights.get_shared(name).with_context(|| format!("weight `{name}`"))?;
         let found: Vec<i64> = shared.shape.iter().map(|&n| n as i64).collect();
         ensure!(found == shape, "weight `{name}` has shape {found:?}, the config says {shape:?}");

@@ -17,6 +17,7 @@ use schemas::{Edge, Failure, FailureKind, InstanceId, RouteId, SequenceId, wire}
 
 use super::depth::Depth;
 use super::farewell;
+use super::images::{self, Images};
 use super::lane::{Budget, Ended, Lanes, Sent};
 use super::sequence::Sequence;
 use super::shard::{Shard, gone};
@@ -52,6 +53,7 @@ pub(super) struct First {
 struct Waiting {
     prompt: Prompt,
     ids: Vec<u32>,
+    images: Images,
     ticket: Ticket,
     deadline: Instant,
 }
@@ -222,6 +224,7 @@ impl First {
             std::mem::take(&mut self.waiting).into_iter().partition(|it| it.deadline <= now);
         self.waiting = waiting;
         for it in Vec::from_iter::<VecDeque<Waiting>>(late) {
+            images::blob(&it.prompt).into_iter().for_each(|blob| out.discard(blob));
             out.ack(it.ticket);
         }
     }
@@ -234,22 +237,27 @@ impl First {
                 return out.ack(job.ticket);
             }
         };
-        let refusal = match (ids_of(&prompt, &job), job.delivered) {
+        let images = Images::read(&prompt, &job, self.settings.dtype.into(), self.row_bytes);
+        let refusal = match (ids_of(&prompt, &job).zip(images), job.delivered) {
             (_, delivered) if delivered > DELIVERIES_MAX => {
                 Failure::new(FailureKind::Internal, "the request ended every instance that tried to serve it")
             }
-            (None, _) => Failure::new(FailureKind::Unavailable, "the stored prompt has expired"),
-            (Some(ids), _) => match self.too_large(&prompt) {
+            (None, _) => Failure::new(
+                FailureKind::Unavailable,
+                "the stored prompt or the images' embeddings have expired",
+            ),
+            (Some((ids, images)), _) => match self.too_large(&prompt) {
                 Some(failure) => failure,
                 None => {
                     let left = Duration::from_millis(prompt.context.remaining_ms).saturating_sub(job.age);
                     let deadline = inbox_now + left;
-                    self.wait(Waiting { prompt, ids, ticket: job.ticket, deadline });
+                    self.wait(Waiting { prompt, ids, images, ticket: job.ticket, deadline });
                     return;
                 }
             },
         };
         out.fail(&prompt.context, None, refusal);
+        images::blob(&prompt).into_iter().for_each(|blob| out.discard(blob));
         out.ack(job.ticket);
     }
 
@@ -283,14 +291,17 @@ impl First {
             let blocks = self.blocks_for(next.ids.len() as u32 + 1);
             let id = RouteId(rand::random());
             let Some(route) = self.routes.choose(id, &self.peers, &self.usage, blocks) else { break };
-            let Some(Waiting { prompt, ids, ticket, deadline }) = self.waiting.pop_front() else { break };
+            let Some(Waiting { prompt, ids, images, ticket, deadline }) = self.waiting.pop_front() else {
+                break;
+            };
             let prompt_tokens = prompt.prompt_tokens;
             out.notify(&prompt.context, Event::Admitted { route: route.clone(), prompt_tokens });
+            images::blob(&prompt).into_iter().for_each(|blob| out.discard(blob));
             out.ack(ticket);
             self.usage.begin(&route);
             let sequence = self.number();
             self.by_route.insert(id, sequence);
-            self.sequences.insert(sequence, Sequence::new(sequence, prompt, ids, route, deadline));
+            self.sequences.insert(sequence, Sequence::new(sequence, prompt, (ids, images), route, deadline));
             admitted = true;
         }
         admitted
@@ -321,8 +332,14 @@ impl Stage for First {
 
     fn attachments(&self, entry: &bytes::Bytes) -> Vec<BlobRef> {
         match wire::decode::<Prompt>(entry) {
-            Ok(Prompt { ids: Payload::Blob(blob), .. }) => vec![blob],
-            _ => Vec::new(),
+            Ok(prompt) => {
+                let ids = match prompt.ids {
+                    Payload::Blob(blob) => Some(blob),
+                    Payload::Inline(_) => None,
+                };
+                ids.into_iter().chain(images::blob(&prompt)).collect()
+            }
+            Err(_) => Vec::new(),
         }
     }
 

@@ -46,7 +46,7 @@ impl Stage for Later {
             let taken = match wire::kind(message) {
                 Ok(Hidden::KIND) => wire::decode(message).map(|step| {
                     self.done += 1;
-                    self.shard.step(inbox.instance, step, out);
+                    self.shard.step(inbox.instance, step, &[], out);
                 }),
                 Ok(NeedRow::KIND) => wire::decode(message).map(|need| {
                     self.shard.whole_rows(inbox.instance, &need, inbox.payload_max, out);

@@ -5,6 +5,7 @@ mod schedule;
 
 mod depth;
 mod farewell;
+mod images;
 mod lane;
 mod sequence;
 mod usage;

@@ -9,6 +9,7 @@ use schemas::{InstanceId, SequenceId};
 
 use super::first::First;
 use super::lane::{Ended, Sent};
+use crate::engine::Overlay;
 
 /// What a message of hidden states has beside the states: decisions, ids, header.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -114,6 +115,19 @@ impl First {
         Some(it.take(rows))
     }
 
+    /// The image embeddings among the rows of a step.
+    fn overlays(&self, slices: &[Slice]) -> Vec<Overlay> {
+        let mut overlays = Vec::new();
+        let mut row = 0;
+        for slice in slices {
+            overlays.extend(
+                self.sequences.get(&slice.sequence).map(|it| it.overlays(slice, row)).into_iter().flatten(),
+            );
+            row += slice.ids.len();
+        }
+        overlays
+    }
+
     /// Frees the blocks of the youngest other sequence on the same lane that has no row on its way.
     ///
     /// It keeps its place, its tokens and its session, and is computed anew from them when there is room.
@@ -152,6 +166,7 @@ impl First {
             self.lanes.send(step, sent);
         }
         let head = Head { origin: self.me, step, control };
-        self.shard.step(self.me, Hidden { head, slices, states: None }, out);
+        let overlays = self.overlays(&slices);
+        self.shard.step(self.me, Hidden { head, slices, states: None }, &overlays, out);
     }
 }

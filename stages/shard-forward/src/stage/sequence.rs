@@ -9,6 +9,9 @@ use schemas::prompt::Prompt;
 use schemas::request::Context;
 use schemas::{InstanceId, RouteId, SequenceId};
 
+use super::images::Images;
+use crate::engine::Overlay;
+
 /// A sequence that was admitted and has not ended.
 pub(super) struct Sequence {
     pub(super) id: SequenceId,
@@ -18,6 +21,7 @@ pub(super) struct Sequence {
     prompt: Prompt,
     /// Prompt, then answer.
     ids: Vec<u32>,
+    images: Images,
     prompt_tokens: u32,
     /// Tokens of the answer that the session already had when this number was given to the sequence.
     forced: u32,
@@ -34,14 +38,15 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence for `prompt`, whose token ids are `ids`.
+    /// A sequence for `prompt`, whose token ids and images are `content`.
     pub(super) fn new(
         id: SequenceId,
         prompt: Prompt,
-        ids: Vec<u32>,
+        content: (Vec<u32>, Images),
         route: Route,
         deadline: Instant,
     ) -> Self {
+        let (ids, images) = content;
         let prompt_tokens = prompt.prompt_tokens;
         let forced = ids.len() as u32 - prompt_tokens;
         Self {
@@ -51,6 +56,7 @@ impl Sequence {
             deadline,
             prompt,
             ids,
+            images,
             prompt_tokens,
             forced,
             delivered: forced,
@@ -98,6 +104,11 @@ impl Sequence {
         self.computed = end;
         self.awaits_token = sample;
         Slice { sequence: self.id, start, ids: self.ids[start as usize..end as usize].to_vec(), sample }
+    }
+
+    /// What a step embeds `slice`, whose rows begin at `first_row`, with, beside its token ids.
+    pub(super) fn overlays(&self, slice: &Slice, first_row: usize) -> Vec<Overlay> {
+        self.images.overlays(slice.start, slice.start + slice.ids.len() as u32, first_row)
     }
 
     /// Appends the drawn token at `position`; false when it is a repeat.

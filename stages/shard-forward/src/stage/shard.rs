@@ -10,7 +10,7 @@ use schemas::hidden::{Hidden, Slice};
 use schemas::logits::{Logits, NeedRow, Row};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SequenceId, Subject, Tensor, wire};
 
-use crate::engine::{Engine, RowOutput, RowSpec, StepBatch, StepOutput};
+use crate::engine::{Engine, Overlay, RowOutput, RowSpec, StepBatch, StepOutput};
 
 /// A sequence as its shard-forward.0 instance numbers it.
 type Key = (InstanceId, SequenceId);
@@ -52,7 +52,8 @@ impl Shard {
     }
 
     /// Works on one step. What fails is answered here; the step goes on with the rest.
-    pub(super) fn step(&mut self, me: InstanceId, step: Hidden, out: &mut Outbox) {
+    /// `overlays` are the rows that the first shard takes from images.
+    pub(super) fn step(&mut self, me: InstanceId, step: Hidden, overlays: &[Overlay], out: &mut Outbox) {
         let Hidden { head, slices, states } = step;
         let ways = self.carry_out(&head);
         // Before the rows, which may need the blocks.
@@ -66,7 +67,7 @@ impl Shard {
             self.fail_step(&head, &slices, &lost("a shard has lost the sequence"), out);
             return;
         }
-        let output = self.compute(&head, &slices, states.as_ref());
+        let output = self.compute(&head, &slices, overlays, states.as_ref());
         match output {
             Ok(StepOutput::Hidden(states)) => {
                 let Some(next) = ways.next.or_else(|| self.next_of(&head, &slices)) else { return };
@@ -180,6 +181,7 @@ impl Shard {
         &mut self,
         head: &Head,
         slices: &[Slice],
+        overlays: &[Overlay],
         states: Option<&Tensor>,
     ) -> anyhow::Result<StepOutput> {
         let mut local = Vec::with_capacity(slices.len());
@@ -198,7 +200,7 @@ impl Shard {
             let nothing = if self.is_last { StepOutput::Rows(Vec::new()) } else { StepOutput::Hidden(None) };
             return Ok(nothing);
         }
-        self.engine.forward(&StepBatch { slices: &local, rows: &specs }, states)
+        self.engine.forward(&StepBatch { slices: &local, overlays, rows: &specs }, states)
     }
 
     /// One message to each sample instance that has a row or a decision in this step.

@@ -135,6 +135,9 @@ impl Bench {
             max_tokens: 100,
             generation: Generation::default(),
             eos: vec![],
+            images: vec![],
+            spans: vec![],
+            embeddings: None,
         };
         Job {
             payload: wire::encode(&prompt),
