@@ -1,6 +1,7 @@
 // The chat page. Model text reaches the document only as text nodes.
 
 import { eventsOf, failureOf } from "./api.js";
+import { allRead, attachedCount, NO_IMAGES, startImages, takeUrls } from "./images.js";
 import { headers, readStored, requestBody, showSettings, startSettings, storedModel } from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
@@ -9,7 +10,10 @@ const scroller = $("scroller");
 const CHAT_KEY = "tokenway.chat";
 const MODELS_EVERY_MS = 15000;
 
-/** The conversation: `{role, content}` with an `element` each, as sent to the server but for the system prompt. */
+/**
+ * The conversation: `{role, content}` with an `element` each, as sent to the server but for the system prompt.
+ * Content is a string or, with images, OpenAI's content parts.
+ */
 let messages = [];
 /** Aborts the answer on its way; null when there is none. */
 let running = null;
@@ -25,20 +29,25 @@ async function loadModels() {
     models = (await response.json()).data;
   } catch (failure) {
     // Whatever was listed before stays usable; without a list, the page says why.
-    if (select.options.length === 0) $("stats").textContent = `No models: ${failure.message}`;
+    if (select.options.length === 0) showNotice(`No models: ${failure.message}`);
     if (failure.status === 401 && $("settings").hidden && !$("api-key").value) showSettings(true);
     return;
   }
   const wanted = select.value || storedModel();
-  const options = models.map(({ id, ready }) => {
+  const options = models.map(({ id, ready, vision }) => {
     const option = new Option(ready ? id : `${id} (not ready)`, id);
+    option.dataset.vision = vision === true;
     option.selected = id === wanted;
     return option;
   });
   select.replaceChildren(...options);
-  if ($("stats").textContent.startsWith("No models")) $("stats").textContent = "";
-  if (options.length === 0) $("stats").textContent = "No models: no pipeline has been started.";
+  if ($("stats").textContent.startsWith("No models")) showNotice("");
+  if (options.length === 0) showNotice("No models: no pipeline has been started.");
   showState();
+}
+
+function takesImages() {
+  return $("model").selectedOptions[0]?.dataset.vision === "true";
 }
 
 // ---------------------------------------------------------------- messages on the page
@@ -49,7 +58,9 @@ function addMessage(role, content) {
   element.dataset.testid = `message-${role}`;
   element.setAttribute("aria-label", role === "user" ? "You" : "Model");
   element.querySelector(".who").textContent = role === "user" ? "You" : $("model").value;
-  element.querySelector(".text").append(document.createTextNode(content));
+  element.querySelector(".text").append(document.createTextNode(textOf(content)));
+  element.querySelector(".images").append(...imageUrlsOf(content).map(imageInMessage));
+  element.querySelector(".copy").hidden = role === "user" && textOf(content) === "";
   const message = { role, content, element };
   element.querySelector(".copy").addEventListener("click", (event) => copy(message, event.currentTarget));
   element.querySelector(".regenerate").addEventListener("click", () => regenerate(message));
@@ -57,6 +68,13 @@ function addMessage(role, content) {
   messages.push(message);
   showState();
   return message;
+}
+
+function imageInMessage(url, index, all) {
+  const image = new Image();
+  image.src = url;
+  image.alt = `Image ${index + 1} of ${all.length}`;
+  return image;
 }
 
 function grow(message, text) {
@@ -78,7 +96,7 @@ function showError(message, failure) {
     code.textContent = ` (${failure.code})`;
     box.append(code);
   }
-  message.element.querySelector(".text").after(box);
+  message.element.querySelector(".bubble").after(box);
   if (stick) scrollToBottom();
 }
 
@@ -87,11 +105,20 @@ function showState() {
   $("empty").hidden = messages.length > 0;
   $("send").hidden = busy;
   $("stop").hidden = !busy;
-  $("send").disabled = prompt.value.trim() === "" || $("model").value === "";
+  $("send").disabled = !canSend();
+  $("attach").hidden = !takesImages();
+  if (attachedCount() > 0 && !takesImages()) showNotice(NO_IMAGES);
   const last = messages.at(-1);
   for (const message of messages) {
     message.element.querySelector(".regenerate").hidden = busy || message !== last;
   }
+}
+
+/** Says below the text box what is wrong, until the next action; an empty `text` takes that back. */
+function showNotice(text) {
+  $("stats").classList.toggle("notice", text !== "");
+  // Set again, the same text would be read aloud again, at each key.
+  if ($("stats").textContent !== text) $("stats").textContent = text;
 }
 
 function isAtBottom() {
@@ -105,7 +132,7 @@ function scrollToBottom() {
 async function copy(message, button) {
   const label = button.querySelector("span");
   try {
-    await navigator.clipboard.writeText(message.content);
+    await navigator.clipboard.writeText(textOf(message.content));
     label.textContent = "Copied";
   } catch {
     label.textContent = copyBySelection(message) ? "Copied" : "Press Ctrl+C";
@@ -126,17 +153,50 @@ function conversation() {
 }
 
 function saveChat() {
-  sessionStorage.setItem(CHAT_KEY, JSON.stringify({ messages: conversation() }));
+  // A browser stores some 5 MB, which one image may exceed: a reloaded page knows only that there was one.
+  const kept = conversation().map(({ role, content }) => ({ role, content: withoutImages(content) }));
+  sessionStorage.setItem(CHAT_KEY, JSON.stringify({ messages: kept }));
+}
+
+// ---------------------------------------------------------------- content
+
+/** What a message says: a plain string, or with images OpenAI's content parts, images first. */
+function contentOf(text, urls) {
+  if (urls.length === 0) return text;
+  const images = urls.map((url) => ({ type: "image_url", image_url: { url } }));
+  return text === "" ? images : [...images, { type: "text", text }];
+}
+
+function textOf(content) {
+  if (typeof content === "string") return content;
+  return content.find(({ type }) => type === "text")?.text ?? "";
+}
+
+function imageUrlsOf(content) {
+  if (typeof content === "string") return [];
+  return content.filter(({ type }) => type === "image_url").map((part) => part.image_url.url);
+}
+
+function withoutImages(content) {
+  const lines = [...imageUrlsOf(content).map(() => "(image)"), textOf(content)];
+  return lines.join("\n").trimEnd();
 }
 
 // ---------------------------------------------------------------- answers
 
+function canSend() {
+  if (running || $("model").value === "") return false;
+  if (attachedCount() === 0) return prompt.value.trim() !== "";
+  return takesImages() && allRead();
+}
+
 function send() {
-  const text = prompt.value.trim();
-  if (text === "" || running || $("model").value === "") return;
+  if (!canSend()) return;
+  const content = contentOf(prompt.value.trim(), takeUrls());
   prompt.value = "";
   fitPrompt();
-  addMessage("user", text);
+  showNotice("");
+  addMessage("user", content);
   answer();
 }
 
@@ -207,7 +267,7 @@ function showStats(message, { sent, first, last, usage, end }) {
   if (end !== "" && end !== "done") parts.push(end);
   const text = parts.join(" · ");
   message.element.querySelector(".message-stats").textContent = text;
-  if (messages.includes(message)) $("stats").textContent = text;
+  if (messages.includes(message) && !$("stats").classList.contains("notice")) $("stats").textContent = text;
 }
 
 // ---------------------------------------------------------------- wiring
@@ -221,7 +281,7 @@ function newChat() {
   running?.abort();
   messages = [];
   $("messages").replaceChildren();
-  $("stats").textContent = "";
+  showNotice("");
   saveChat();
   showState();
   prompt.focus();
@@ -240,6 +300,10 @@ prompt.addEventListener("keydown", (event) => {
   event.preventDefault();
   send();
 });
+$("model").addEventListener("change", () => {
+  showNotice("");
+  showState();
+});
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   if (running) running.abort();
@@ -253,6 +317,7 @@ $("api-key").addEventListener("change", loadModels);
 setInterval(() => document.visibilityState === "visible" && !running && loadModels(), MODELS_EVERY_MS);
 
 startSettings();
+startImages({ takesImages, showNotice, showState });
 for (const { role, content } of readStored(sessionStorage, CHAT_KEY).messages ?? []) addMessage(role, content);
 showState();
 scrollToBottom();

@@ -1,6 +1,8 @@
-// Drives the chat page in headless Chromium: chat_page.mjs URL CHROMIUM
+// Drives the chat page in headless Chromium: chat_page.mjs URL CHROMIUM [PNG QUESTION ANSWER]
+// With a PNG it also attaches that image, asks the question and wants the answer's words in the reply.
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
+import fs from "node:fs";
 import path from "node:path";
 import assert from "node:assert/strict";
 
@@ -8,7 +10,58 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..")
 const require = createRequire(path.join(root, ".deps/node/package.json"));
 const { chromium } = require("playwright-core");
 
-const [url, executablePath] = process.argv.slice(2);
+const [url, executablePath, png, question, answer] = process.argv.slice(2);
+
+/** Drops a file of `type` on the page, as a person does. */
+async function drop(page, name, type, base64) {
+  const dataTransfer = await page.evaluateHandle(([name, type, base64]) => {
+    const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, { type }));
+    return transfer;
+  }, [name, type, base64]);
+  await page.dispatchEvent("#scroller", "dragover", { dataTransfer });
+  await page.locator("#drop-target").waitFor();
+  await page.dispatchEvent("#scroller", "drop", { dataTransfer });
+  await page.locator("#drop-target").waitFor({ state: "hidden" });
+}
+
+async function checkImages(page) {
+  const base64 = fs.readFileSync(png, "base64");
+  const thumbnails = (count) =>
+    page.waitForFunction((count) => document.querySelectorAll("#attachments img").length === count, count);
+  await page.click("#new-chat");
+
+  await drop(page, "dropped.png", "image/png", base64);
+  await thumbnails(1);
+  await page.press("#attachments .remove", "Enter");
+  await thumbnails(0);
+  await page.setInputFiles("#files", png);
+  await thumbnails(1);
+  await drop(page, "notes.txt", "text/plain", btoa("no image"));
+  assert.match(await page.locator("#stats").innerText(), /notes\.txt is text\/plain/);
+  await drop(page, "dropped.png", "image/png", base64);
+  await thumbnails(2);
+  await page.getByRole("button", { name: "Remove dropped.png" }).click();
+  await thumbnails(1);
+
+  await page.fill("#prompt", question);
+  await page.locator("#send:enabled").waitFor();
+  const [request] = await Promise.all([
+    page.waitForRequest((request) => request.url().endsWith("/v1/chat/completions")),
+    page.press("#prompt", "Enter"),
+  ]);
+  assert.deepEqual(request.postDataJSON().messages.at(-1).content, [
+    { type: "image_url", image_url: { url: `data:image/png;base64,${base64}` } },
+    { type: "text", text: question },
+  ]);
+  await page.waitForFunction(() => document.querySelector("#stats").textContent.includes("tok"));
+  const reply = await page.locator(".message.assistant .text").last().innerText();
+  assert.ok(reply.includes(answer), `"${reply}" has no "${answer}"`);
+  assert.equal(await page.locator(".message.user .bubble img").count(), 1);
+  await thumbnails(0);
+}
+
 const browser = await chromium.launch({
   executablePath,
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -37,6 +90,8 @@ try {
     return all[all.length - 1].innerText.length > 80;
   });
   await page.waitForFunction(() => document.querySelector("#stop")?.offsetParent === null);
+
+  if (png) await checkImages(page);
 
   assert.deepEqual(problems, []);
   assert.deepEqual(elsewhere, [], "the page asks nobody but its gateway");

@@ -10,6 +10,7 @@ use crate::http::document;
 const CHAT_HTML: &str = include_str!("../../ui/index.html");
 const CHAT_CSS: &str = include_str!("../../ui/app.css");
 const CHAT_JS: &str = include_str!("../../ui/app.js");
+const IMAGES_JS: &str = include_str!("../../ui/images.js");
 const SETTINGS_JS: &str = include_str!("../../ui/settings.js");
 const API_JS: &str = include_str!("../../ui/api.js");
 const ICON_SVG: &str = include_str!("../../ui/icon.svg");
@@ -18,9 +19,9 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The chat page may load and call this origin only.
-const CHAT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
-                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The chat page may load and call this origin only, and shows attached images from their `data:` URLs.
+const CHAT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                           img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// The documentation is one page with its script and styles inside.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
                            img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -34,6 +35,7 @@ pub fn add(routes: Route) -> Route {
         .at("/ui/", redirect("../ui"))
         .at("/ui/app.css", page("text/css; charset=utf-8", CHAT_POLICY, CHAT_CSS))
         .at("/ui/app.js", page(JAVASCRIPT, CHAT_POLICY, CHAT_JS))
+        .at("/ui/images.js", page(JAVASCRIPT, CHAT_POLICY, IMAGES_JS))
         .at("/ui/settings.js", page(JAVASCRIPT, CHAT_POLICY, SETTINGS_JS))
         .at("/ui/api.js", page(JAVASCRIPT, CHAT_POLICY, API_JS))
         .at("/ui/icon.svg", page("image/svg+xml", CHAT_POLICY, ICON_SVG))
