@@ -11,7 +11,7 @@ ARGS ?=
 # Through the environment, so that quotes in it are only text.
 export GREET
 
-.PHONY: help setup build run test lint bench soak goldens demo-model clean distclean
+.PHONY: help setup build run test lint bench bench-vision soak goldens demo-model clean distclean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,11 @@ lint: setup ## Formatting, clippy with warnings as errors, cargo-deny where it i
 
 bench: build ## Prints tokens/s of the pipeline over the same work in one process (ARGS=...)
 	@target/release/bench $(ARGS)
+
+bench-vision: build ## Prints images/s through vision-encode over ONNX Runtime, with a ViT-B/16 (needs PyTorch: 3 GB down)
+	@scripts/python-env
+	@.deps/python/bin/python scripts/vision_bench_model.py target/bench-vision
+	@target/release/bench --only vision --vision-model target/bench-vision $(ARGS)
 
 soak: build ## Prints the memory growth of each process over REQUESTS=10000 requests
 	@target/release/soak --requests $(REQUESTS) $(ARGS)

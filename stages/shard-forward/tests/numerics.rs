@@ -6,14 +6,15 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use models::{LlamaConfig, Weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use schemas::hidden::Slice;
-use schemas::{DType, SequenceId};
+use schemas::{DType, SequenceId, Tensor};
 use shard_forward::engine::{
-    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, OutOfBlocks, RowError, RowSpec, StepBatch,
-    StepOutput,
+    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, OutOfBlocks, Overlay, RowError, RowSpec,
+    StepBatch, StepOutput,
 };
 
 const DELTA_MAX: f32 = 1e-4;
@@ -32,6 +33,8 @@ struct Prompt {
 /// All shards of a model, one after the other.
 struct Model {
     shards: Vec<LlamaShard>,
+    /// Of the next step.
+    overlays: Vec<Overlay>,
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -88,7 +91,7 @@ impl Model {
         let weights = Weights::open(folder).unwrap();
         let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
         let load = |shard| LlamaShard::from_weights(&config, &weights, &plan, shard, options).unwrap();
-        Self { shards: (0..shards).map(load).collect() }
+        Self { shards: (0..shards).map(load).collect(), overlays: Vec::new() }
     }
 
     fn golden(name: &str) -> Self {
@@ -97,10 +100,10 @@ impl Model {
 
     fn step(&mut self, slices: &[Slice], spec: &RowSpec) -> anyhow::Result<StepOutput> {
         let rows = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
-        let batch = StepBatch { slices, overlays: &[], rows: &rows };
         let mut states = None;
-        for shard in &mut self.shards {
-            match shard.forward(&batch, states.as_ref())? {
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            let overlays = if index == 0 { &self.overlays[..] } else { &[] };
+            match shard.forward(&StepBatch { slices, overlays, rows: &rows }, states.as_ref())? {
                 StepOutput::Hidden(hidden) => states = hidden,
                 rows => return Ok(rows),
             }
@@ -185,6 +188,43 @@ fn greedy_answers_are_those_of_transformers_on_any_number_of_shards() {
             let mut model = Model::load(&golden(name), shards, &options(DType::F32, 4_096));
             let found = model.continue_greedily(&prompts, expected[0].len());
             assert_eq!(found, expected, "{name} on {shards} shards");
+        }
+    }
+}
+
+#[test]
+fn embeddings_from_an_image_stand_for_tokens_in_whole_and_in_chunks() {
+    let prompt = prompts("gqa").into_iter().find(|prompt| prompt.ids.len() > 20).unwrap();
+    let expected = &prompt.logits[prompt.logits.len() - 1..];
+    let weights = Weights::open(&golden("gqa")).unwrap();
+    let embed_tokens = weights.get("model.embed_tokens.weight").unwrap();
+    let row_bytes = embed_tokens.bytes.len() / embed_tokens.shape[0];
+    // The rows of the prompt's own tokens, in place of a placeholder that stands in the prompt.
+    let (from, to) = (3, 14);
+    let row = |id: &u32| &embed_tokens.bytes[*id as usize * row_bytes..][..row_bytes];
+    let rows: Vec<u8> = prompt.ids[from..to].iter().flat_map(row).copied().collect();
+    let mut ids = prompt.ids.clone();
+    ids[from..to].fill(1);
+    for chunk in [4, 5, 11, ids.len()] {
+        let mut model = Model::golden("gqa");
+        for start in (0..ids.len()).step_by(chunk) {
+            let end = (start + chunk).min(ids.len());
+            let (first, last) = (from.max(start), to.min(end));
+            let overlay = (first < last).then(|| Overlay {
+                row: first - start,
+                rows: Tensor::new(
+                    DType::F32,
+                    vec![(last - first) as u32, (row_bytes / 4) as u32],
+                    Bytes::copy_from_slice(&rows[(first - from) * row_bytes..(last - from) * row_bytes]),
+                )
+                .unwrap(),
+            });
+            let slices = [slice(0, start, &ids[start..end], end == ids.len())];
+            model.overlays = overlay.into_iter().collect();
+            let found = model.logits(&slices);
+            if end == ids.len() {
+                assert_close(&found, expected, &format!("chunks of {chunk}"));
+            }
         }
     }
 }

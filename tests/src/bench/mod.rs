@@ -17,6 +17,8 @@ pub mod pipeline_report;
 pub mod echo;
 pub mod echo_report;
 
+pub mod vision;
+
 pub mod growth;
 pub mod soak;
 pub mod soak_load;

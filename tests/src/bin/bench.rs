@@ -11,7 +11,9 @@ use serde_json::json;
 use tests::bench::direct;
 use tests::bench::echo::EchoBench;
 use tests::bench::pipeline::PipelineBench;
+use tests::bench::vision::{self, VisionBench};
 use tests::bench::workload::Workload;
+use tests::repository;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +51,10 @@ struct Args {
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
 
+    /// Model folder whose vision encoder is measured [default: the demo model]
+    #[arg(long, value_name = "PATH")]
+    vision_model: Option<PathBuf>,
+
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -56,6 +62,10 @@ struct Args {
     /// Run one piece of work in this process, as one side of the comparison
     #[arg(long, hide = true, requires = "work")]
     direct: Option<PathBuf>,
+
+    /// Encode images of this model in this process, as one side of the comparison
+    #[arg(long, hide = true, requires = "work")]
+    direct_vision: Option<PathBuf>,
 
     /// The piece of work, as JSON
     #[arg(long, hide = true)]
@@ -68,6 +78,8 @@ enum Part {
     Pipeline,
     /// The echo engine under load
     Echo,
+    /// Images through vision-encode beside the same encoder called directly
+    Vision,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -78,22 +90,31 @@ fn main() -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(());
     }
+    if let (Some(model), Some(work)) = (&args.direct_vision, &args.work) {
+        println!("{}", vision::direct(model, &serde_json::from_str(work)?)?);
+        return Ok(());
+    }
     // One thread: the client shares the processors with what it measures.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(&args))
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let load = load_average()?;
-    let pipeline = match args.only {
-        Some(Part::Echo) => None,
-        _ => Some(pipeline_bench(args)?.run().await?),
+    let wants = |part| args.only.is_none_or(|only| only == part);
+    let pipeline = match wants(Part::Pipeline) {
+        true => Some(pipeline_bench(args)?.run().await?),
+        false => None,
     };
-    let echo = match args.only {
-        Some(Part::Pipeline) => None,
-        _ => Some(echo_bench(args).run().await?),
+    let echo = match wants(Part::Echo) {
+        true => Some(echo_bench(args).run().await?),
+        false => None,
+    };
+    let vision = match wants(Part::Vision) {
+        true => Some(vision_bench(args).run().await?),
+        false => None,
     };
     if args.json {
-        println!("{}", json!({"load_average": load, "pipeline": pipeline, "echo": echo}));
+        println!("{}", json!({"load_average": load, "pipeline": pipeline, "echo": echo, "vision": vision}));
         return Ok(());
     }
     println!(
@@ -103,6 +124,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         println!("{report}\n");
     }
     if let Some(report) = echo {
+        println!("{report}\n");
+    }
+    if let Some(report) = vision {
         println!("{report}");
     }
     Ok(())
@@ -122,6 +146,15 @@ fn pipeline_bench(args: &Args) -> anyhow::Result<PipelineBench> {
 fn echo_bench(args: &Args) -> EchoBench {
     EchoBench {
         clients: args.clients.clone(),
+        rounds: args.rounds,
+        window: Duration::from_secs(args.seconds.into()),
+    }
+}
+
+fn vision_bench(args: &Args) -> VisionBench {
+    VisionBench {
+        model: args.vision_model.clone().unwrap_or_else(|| repository().join("models/demo")),
+        batches: vec![1, 8],
         rounds: args.rounds,
         window: Duration::from_secs(args.seconds.into()),
     }

@@ -155,6 +155,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a process of `role` that the caller owns.
+    pub fn start_beside(&self, role: &str) -> anyhow::Result<Process> {
+        self.process(role, role)
+    }
+
     fn process(&self, role: &str, name: &str) -> anyhow::Result<Process> {
         let (program, shard) = match role.split_once('.') {
             Some((program, shard)) => (program, Some(shard)),

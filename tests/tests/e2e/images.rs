@@ -1,14 +1,23 @@
 //! Images over HTTP: numbers of transformers, bad files, absent and dying encoders, other hosts.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::try_join_all;
+use pipelines::bus::Bus;
+use pipelines::presence::Watch;
+use schemas::Role;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tests::client::merged;
 use tests::{Cluster, Options, Reply, repository};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What a logit may differ by from transformers'. Two JPEG decoders differ by two levels of 256 where colors change.
 const LOGITS_DIFFER: f64 = 1e-3;
@@ -269,5 +278,143 @@ async fn images_of_an_encoder_that_dies_are_encoded_by_the_next() -> anyhow::Res
         let reply = asked.await??;
         assert_eq!((reply.status, reply.text()), (200, undisturbed.as_str()), "{}", reply.body);
     }
+    Ok(())
+}
+
+/// Streams of two conversations with images, their text; `fault` is called once every one has begun.
+async fn streamed(
+    cluster: &Cluster,
+    fault: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<String>> {
+    let mut begun = Vec::new();
+    for (number, image) in ["portrait.png", "wide.gif", "clear.png", "small.webp"].into_iter().enumerate() {
+        let more = json!({
+            "stream": true, "max_tokens": 350, "ignore_eos": true, "seed": number, "temperature": number % 2,
+        });
+        let body = merged(asking(&cluster.model, data_url(image), "What is this?"), more);
+        let mut stream = cluster.api().stream("/v1/chat/completions", &body).await?;
+        let first = stream.next().await?.context("an empty stream")?;
+        begun.push((first.text().to_owned(), stream));
+    }
+    fault()?;
+    let ended = begun.into_iter().map(async |(mut text, stream)| {
+        let events = stream.collect().await?;
+        assert!(events.last().unwrap().is_done(), "{:?}", events.last());
+        events.iter().for_each(|event| text.push_str(event.text()));
+        anyhow::Ok(text)
+    });
+    try_join_all(ended).await
+}
+
+#[tokio::test]
+async fn answers_about_images_go_on_after_any_death() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(tiny("llava")).await?;
+    let undisturbed = streamed(&cluster, || Ok(())).await?;
+    for name in ["shard-forward.0", "shard-forward.1", "sample"] {
+        let (killed, shared) = (cluster.processes.remove(name), &cluster);
+        let mut killed = killed.with_context(|| format!("no process `{name}`"))?;
+        let disturbed = async {
+            let disturbed = streamed(shared, || killed.kill());
+            tokio::time::timeout(Duration::from_secs(20), disturbed).await?
+        };
+        // The route is dead at once; the next instance comes a moment later.
+        let again = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            shared.start_beside(name)
+        };
+        let (disturbed, process) = tokio::try_join!(disturbed, again)?;
+        cluster.processes.insert(name.to_owned(), process);
+        assert_eq!(disturbed, undisturbed, "after `{name}` was killed");
+        cluster.ready().await?;
+    }
+    // The broker's memory held the images.
+    let disturbed = streamed(&cluster, || cluster.nats.kill_and_start()).await?;
+    assert_eq!(disturbed, undisturbed, "with another broker");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_image_that_comes_again_is_not_encoded_again() -> anyhow::Result<()> {
+    let cluster = Cluster::start(tiny("llava")).await?;
+    for turn in ["One?", "Two?", "Three?"] {
+        assert_eq!(ask(&cluster, &asking("llava", data_url("portrait.png"), turn)).await?.status, 200);
+    }
+    let watch = Watch::start(&Bus::connect(&cluster.nats.url(), "test").await?).await?;
+    let admin = async {
+        loop {
+            let peers = watch.peers();
+            let found = peers.all().find(|peer| peer.role == Role::VisionEncode);
+            if let Some(admin) = found.and_then(|peer| peer.admin.clone()) {
+                return admin;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let admin = tokio::time::timeout(Duration::from_secs(5), admin).await?;
+    let metrics = reqwest::get(format!("http://{admin}/metrics")).await?.text().await?;
+    assert!(metrics.contains("tokenway_images_total{from=\"cache\"} 2"), "{metrics}");
+    assert!(metrics.contains("tokenway_images_total{from=\"encoder\"} 1"), "{metrics}");
+    Ok(())
+}
+
+/// Serves pictures, redirects and worse on an address of its own, until dropped.
+async fn picture_server() -> anyhow::Result<(SocketAddr, DropGuard)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let guard = stop.clone().drop_guard();
+    let picture = std::fs::read(goldens().join("images/portrait.png"))?;
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let picture = picture.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let length = socket.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let path = request.split(' ').nth(1).unwrap_or_default();
+                let head = |status: &str, more: &str| {
+                    format!("HTTP/1.1 {status}\r\n{more}connection: close\r\n\r\n")
+                };
+                let (head, body) = match path {
+                    "/picture.png" => (head("200 OK", ""), picture),
+                    "/large" => (head("200 OK", "content-length: 99999999\r\n"), Vec::new()),
+                    "/endless" => (head("200 OK", ""), vec![0; 300_000]),
+                    "/to-private" => (head("302 Found", "location: /picture.png\r\n"), Vec::new()),
+                    "/to-elsewhere" => (head("302 Found", "location: http://localhost:1/\r\n"), Vec::new()),
+                    "/text" => (head("200 OK", ""), b"not a picture".to_vec()),
+                    _ => (head("404 Not Found", ""), Vec::new()),
+                };
+                let _ = socket.write_all(&[head.into_bytes(), body].concat()).await;
+            });
+        }
+    }));
+    Ok((address, guard))
+}
+
+#[tokio::test]
+async fn images_are_fetched_from_allowed_hosts_only() -> anyhow::Result<()> {
+    let (address, _guard) = picture_server().await?;
+    let allowed = format!("{address},*.example.org");
+    let options = tiny("llava").set("vision-encode", "bytes", 100_000).gateway(&["--image-hosts", &allowed]);
+    let cluster = Cluster::start(options).await?;
+    let by_value = ask(&cluster, &asking("llava", data_url("portrait.png"), "What is this?")).await?;
+    let by_url =
+        ask(&cluster, &asking("llava", format!("http://{address}/picture.png"), "What is this?")).await?;
+    assert_eq!((by_url.status, by_url.text()), (200, by_value.text()), "{}", by_url.body);
+    for (path, status, says) in [
+        ("/large", 413, "99999999"),
+        ("/endless", 413, "limit"),
+        ("/to-private", 400, "not public"),
+        ("/to-elsewhere", 400, "host"),
+        ("/text", 400, "PNG"),
+        ("/absent", 400, "404"),
+    ] {
+        let reply =
+            ask(&cluster, &asking("llava", format!("http://{address}{path}"), "What is this?")).await?;
+        assert_eq!(reply.status, status, "{path}: {}", reply.body);
+        assert!(reply.error().contains(says), "{path}: {}", reply.error());
+    }
+    let other_port = ask(&cluster, &asking("llava", "http://127.0.0.1:1/picture.png", "What?")).await?;
+    assert_eq!(other_port.status, 400, "{}", other_port.body);
     Ok(())
 }
