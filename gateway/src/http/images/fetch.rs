@@ -1,7 +1,7 @@
 //! Images on other hosts: only those on the allow-list, within a time and a size.
 //!
-//! A host on the list may be anywhere, for the operator named it. Where it redirects to must be on the list too, and must be
-//! on the public internet: a list is no way into the networks behind this machine.
+//! A host on the list may be anywhere, for the operator named it. One of a zone on the list (`*.example.org`), and whatever is
+//! redirected to, must be on the public internet: a list is no way into the networks behind this machine.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url, header};
 
 use super::Fault;
-use super::hosts::{Hosts, is_public};
+use super::hosts::{Hosts, Way, is_public};
 
 /// From the first request to the last byte, redirects included.
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
@@ -27,9 +27,9 @@ const URL_BYTES_MAX: usize = 2048;
 #[derive(Clone)]
 pub struct Fetcher {
     hosts: Arc<Hosts>,
-    /// For URLs of requests.
+    /// For hosts that the operator named.
     named: Client,
-    /// For URLs of redirects: resolves to public addresses only.
+    /// For hosts that nobody named: resolves to public addresses only.
     public: Client,
 }
 
@@ -66,14 +66,15 @@ impl Fetcher {
 
     async fn follow(&self, mut url: Url, bytes_max: u64) -> Result<Bytes, Fault> {
         for hop in 0..=REDIRECTS_MAX {
-            if !self.hosts.allow(&url) {
+            let Some(way) = self.hosts.way_to(&url) else {
                 let text = "is neither a data URL nor on a host that this gateway fetches images from";
                 return Err(Fault::NotFetched(text.to_owned()));
+            };
+            let anywhere = hop == 0 && way == Way::Anywhere;
+            if !anywhere && literal_address(&url).is_some_and(|address| !is_public(address)) {
+                return Err(Fault::NotFetched("leads to an address that is not public".to_owned()));
             }
-            let client = if hop == 0 { &self.named } else { &self.public };
-            if hop > 0 && literal_address(&url).is_some_and(|address| !is_public(address)) {
-                return Err(Fault::NotFetched("redirects to an address that is not public".to_owned()));
-            }
+            let client = if anywhere { &self.named } else { &self.public };
             let response = client.get(url.clone()).send().await.map_err(|error| not_fetched(&error))?;
             match redirect(&url, &response)? {
                 Some(next) => url = next,

@@ -17,6 +17,15 @@ pub struct Host {
     port: Option<u16>,
 }
 
+/// To which addresses a name may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The operator named this host.
+    Anywhere,
+    /// The operator named its zone: who owns a name in it decides where it leads.
+    PublicOnly,
+}
+
 impl FromStr for Host {
     type Err = String;
 
@@ -56,10 +65,12 @@ impl Hosts {
         Self(hosts)
     }
 
-    /// Whether `url` is http or https and on one of the hosts.
-    pub fn allow(&self, url: &Url) -> bool {
-        let (Some(name), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return false };
-        ["http", "https"].contains(&url.scheme()) && self.0.iter().any(|host| host.allows(name, port))
+    /// The way to `url`, when it is http or https and on one of the hosts.
+    pub fn way_to(&self, url: &Url) -> Option<Way> {
+        let (name, port) = (url.host_str()?, url.port_or_known_default()?);
+        let mut allowing = self.0.iter().filter(|host| host.allows(name, port)).peekable();
+        allowing.peek().filter(|_| ["http", "https"].contains(&url.scheme()))?;
+        Some(if allowing.any(|host| !host.subdomains) { Way::Anywhere } else { Way::PublicOnly })
     }
 }
 
@@ -107,7 +118,7 @@ mod tests {
     fn only_named_hosts_and_ports_are_allowed() {
         let hosts = ["example.org", "*.images.net", "127.0.0.1:9000", "[::1]:9000"];
         let hosts = Hosts::new(hosts.iter().map(|host| host.parse().unwrap()).collect());
-        let allowed = |url: &str| hosts.allow(&url.parse().unwrap());
+        let way = |url: &str| hosts.way_to(&url.parse().unwrap());
         for url in [
             "https://example.org/a.png",
             "http://EXAMPLE.org:80/",
@@ -115,7 +126,7 @@ mod tests {
             "http://127.0.0.1:9000/x",
             "http://[::1]:9000/x",
         ] {
-            assert!(allowed(url), "{url}");
+            assert!(way(url).is_some(), "{url}");
         }
         for url in [
             "https://example.org:8443/",
@@ -128,9 +139,11 @@ mod tests {
             "file:///etc/passwd",
             "https://example.org@evil.com/",
         ] {
-            assert!(!allowed(url), "{url}");
+            assert_eq!(way(url), None, "{url}");
         }
-        assert!(!Hosts::default().allow(&"https://example.org/".parse().unwrap()));
+        assert_eq!(way("https://a.images.net/"), Some(Way::PublicOnly));
+        assert_eq!(way("http://127.0.0.1:9000/"), Some(Way::Anywhere));
+        assert_eq!(Hosts::default().way_to(&"https://example.org/".parse().unwrap()), None);
     }
 
     #[test]
