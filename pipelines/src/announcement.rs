@@ -1,4 +1,4 @@
-//! What must be on the bus before a pipeline can take work: its queues and its record.
+//! What must be on the bus before a pipeline can take work: its queues, the blob store and its record.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,14 +22,15 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// What `pipeline` with fingerprint `fp` needs.
-    pub fn new(pipeline: &Pipeline, fp: Fingerprint, context_length: u32) -> Self {
+    /// What `pipeline` with fingerprint `fp` needs; `sees` says whether its model takes images.
+    pub fn new(pipeline: &Pipeline, fp: Fingerprint, context_length: u32, sees: bool) -> Self {
         let stages = &pipeline.stages;
+        let vision = stages.vision_encode.as_ref().filter(|_| sees);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             fp,
             depths: std::iter::once((Role::Tokenize, stages.tokenize.queue))
-                .chain(stages.vision_encode.as_ref().map(|stage| (Role::VisionEncode, stage.queue)))
+                .chain(vision.map(|stage| (Role::VisionEncode, stage.queue)))
                 .chain([(Role::ShardForward(0), stages.shard_forward.queue)])
                 .collect(),
             record: Record {
@@ -40,7 +41,7 @@ impl Announcement {
                 shards: pipeline.shards(),
                 deadline_seconds: pipeline.deadline_seconds,
                 queue: stages.tokenize.queue,
-                images: stages.vision_encode.as_ref().map(|stage| ImageLimits {
+                images: vision.map(|stage| ImageLimits {
                     count: stage.images,
                     pixels: stage.pixels,
                     bytes: stage.bytes,
@@ -56,6 +57,7 @@ impl Announcement {
             bus.ensure_queue(Queue::New, self.fp, role, depth, age).await?;
             bus.ensure_queue(Queue::Resumed, self.fp, role, RESUMED_MAX, age).await?;
         }
+        bus.ensure_blobs().await?;
         record::ensure(bus, self.record.clone()).await
     }
 

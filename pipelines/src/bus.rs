@@ -31,6 +31,9 @@ const QUEUE_ENTRY_BYTES_MAX: i32 = 64 * 1024;
 const QUEUE_BYTES_MAX: i64 = 64 << 20;
 const BLOB_BUCKET: &str = "tw_blobs";
 const BLOB_BYTES_MAX: i64 = 512 << 20;
+/// Longest time that a blob takes to be stored or fetched, and that its next part takes to come.
+const BLOB_DEADLINE: Duration = Duration::from_secs(10);
+const BLOB_PART_DEADLINE: Duration = Duration::from_secs(1);
 const BLOB_AGE_MAX: Duration = Duration::from_secs(900);
 const CONSUMER: &str = "workers";
 
@@ -218,27 +221,43 @@ impl Bus {
             tracing::warn!(error = format!("{error:#}"), "blob store");
             Failure::new(FailureKind::Unavailable, "the store for long prompts and images cannot be reached")
         })?;
-        if bucket.info(&name).await.is_ok() {
+        // What was deleted leaves its name behind.
+        if bucket.info(&name).await.is_ok_and(|info| !info.deleted) {
             return Ok(());
         }
-        bucket.put(name.as_str(), &mut content.as_ref()).await.map(drop).map_err(|error| {
-            tracing::warn!(%error, bytes = blob.bytes, "blob not stored");
-            Failure::new(
-                FailureKind::Overloaded,
-                "the store for long prompts and images is full, try again later",
-            )
-        })
+        let refused = |reason: &dyn std::fmt::Display| {
+            tracing::warn!(%reason, bytes = blob.bytes, "blob not stored");
+            let message = "the store for long prompts and images is full, try again later";
+            Failure::new(FailureKind::Overloaded, message)
+        };
+        let mut content = content.as_ref();
+        match tokio::time::timeout(BLOB_DEADLINE, bucket.put(name.as_str(), &mut content)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(refused(&error)),
+            Err(late) => Err(refused(&late)),
+        }
     }
 
-    /// The content of `blob`; none when it has expired or is not what its name says.
+    /// The content of `blob`; none when it has expired, is deleted meanwhile or is not what its name says.
     pub async fn fetch(&self, blob: BlobRef) -> anyhow::Result<Option<Bytes>> {
         if blob.bytes > BLOB_BYTES_MAX as u64 {
             return Ok(None);
         }
+        tokio::time::timeout(BLOB_DEADLINE, self.read(blob)).await.unwrap_or(Ok(None))
+    }
+
+    async fn read(&self, blob: BlobRef) -> anyhow::Result<Option<Bytes>> {
         let bucket = self.blobs().await?;
         let Ok(mut object) = bucket.get(blob_name(blob)).await else { return Ok(None) };
         let mut content = Vec::with_capacity(blob.bytes as usize);
-        object.read_to_end(&mut content).await.context("blob store")?;
+        while (content.len() as u64) < blob.bytes {
+            // Nothing more comes of a blob that is deleted while it is read, not even an end.
+            let part = tokio::time::timeout(BLOB_PART_DEADLINE, object.read_buf(&mut content)).await;
+            let Ok(part) = part else { return Ok(None) };
+            if part.context("blob store")? == 0 {
+                return Ok(None);
+            }
+        }
         let whole = content.len() as u64 == blob.bytes && *blake3::hash(&content).as_bytes() == blob.hash;
         Ok(whole.then(|| content.into()))
     }
@@ -250,6 +269,11 @@ impl Bus {
             Err(error) if error.kind() != DeleteErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Makes sure that the blob store exists: a broker without room for it says so at the start, not to the first request.
+    pub async fn ensure_blobs(&self) -> anyhow::Result<()> {
+        self.blobs().await.map(drop)
     }
 
     async fn blobs(&self) -> anyhow::Result<ObjectStore> {

@@ -13,6 +13,7 @@ pub mod stage;
 pub mod bus;
 pub mod grants;
 pub mod origins;
+mod output;
 pub mod presence;
 pub mod runner;
 

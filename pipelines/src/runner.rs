@@ -3,29 +3,25 @@
 //! It runs on a single-threaded runtime, and the stage runs on that thread: a message costs one wake-up, and while the
 //! stage computes, what arrives waits in the socket. Presence has its own thread and connection.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
-use async_nats::jetstream::{AckKind, message::Acker};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};
-use schemas::admission::{Event, Notice};
 use schemas::presence::State;
-use schemas::request::{BlobRef, Context};
-use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject, wire};
+use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcement::Announcement;
-use crate::bus::{Bus, EXTEND_EVERY, Queue};
+use crate::bus::{Bus, Queue};
+use crate::output::Output;
 use crate::peers::Peers;
 use crate::presence::Pulse;
-use crate::stage::{Effect, Inbox, Job, Outbox, Stage, Ticket};
+use crate::stage::{Inbox, Outbox, Stage};
 
 /// How long one pull waits at the broker before it is renewed.
 const PULL_EXPIRES: Duration = Duration::from_secs(20);
@@ -35,9 +31,6 @@ const REOPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Entries asked for in one pull: few, so that they are spread over the instances that have room.
 const PULL_MAX: usize = 16;
-
-/// Blobs that are being deleted at once.
-const DELETIONS_MAX: usize = 64;
 
 /// Longest time a drain waits for what the stage holds.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
@@ -99,7 +92,7 @@ pub async fn run(
             jobs,
             messages: arrived.messages,
             peers: intake.peers.borrow().clone(),
-            payload_max: output.bus.client().max_payload(),
+            payload_max: output.payload_max(),
             reconnected: arrived.reconnected,
             draining: drain_until.is_some(),
         };
@@ -111,7 +104,7 @@ pub async fn run(
         links.pulse.leave(status);
         output.perform(outbox.take()).await?;
         match drain_until {
-            Some(_) if !busy && output.tickets.is_empty() => return output.finish().await,
+            Some(_) if !busy && output.holds_nothing() => return output.finish().await,
             Some(until) if Instant::now() >= until => {
                 tracing::warn!("drain deadline passed with work still held");
                 return output.finish().await;
@@ -215,9 +208,9 @@ impl Intake {
     ) -> anyhow::Result<Arrived> {
         self.renew_pulls(room).await;
         let mut arrived = Arrived::default();
-        let wake = [wake, output.wake_at.take()].into_iter().flatten().min();
+        let wake = [wake, output.take_wake()].into_iter().flatten().min();
         loop {
-            let extend_at = (!output.tickets.is_empty()).then_some(output.extend_at);
+            let extend_at = output.extend_at();
             tokio::select! {
                 biased;
                 // First, for a stage whose messages never pause must notice it too.
@@ -325,7 +318,7 @@ async fn rung(bell: Option<&Notify>) {
 }
 
 /// Sleeps until `time`, or for ever.
-async fn sleep_until(time: Option<Instant>) {
+pub(crate) async fn sleep_until(time: Option<Instant>) {
     match time {
         // The timer rounds up to milliseconds: what is due must not wait for one.
         Some(time) if time <= Instant::now() => {}
@@ -354,176 +347,6 @@ impl Arrived {
             self.unreachable.push(receiver);
         }
     }
-}
-
-/// Carries out effects and keeps the deliveries that wait for their acknowledgement.
-struct Output {
-    bus: Bus,
-    instance: InstanceId,
-    role: Role,
-    tickets: HashMap<Ticket, Acker>,
-    last_ticket: u64,
-    extend_at: Instant,
-    wake_at: Option<Instant>,
-    deletions: JoinSet<()>,
-}
-
-impl Output {
-    fn new(bus: Bus, instance: InstanceId, role: Role) -> Self {
-        Self {
-            bus,
-            instance,
-            role,
-            tickets: HashMap::new(),
-            last_ticket: 0,
-            extend_at: Instant::now() + EXTEND_EVERY,
-            wake_at: None,
-            deletions: JoinSet::new(),
-        }
-    }
-
-    /// Registers deliveries and fetches the blobs they refer to.
-    async fn accept(
-        &mut self,
-        deliveries: Vec<async_nats::jetstream::Message>,
-        stage: &dyn Stage,
-    ) -> Vec<Job> {
-        let mut jobs = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            let (delivered, age) = match delivery.info() {
-                Ok(info) => (info.delivered as u32, age_of(info.published)),
-                Err(_) => (1, Duration::ZERO),
-            };
-            let (message, acker) = delivery.split();
-            self.last_ticket += 1;
-            let ticket = Ticket(self.last_ticket);
-            self.tickets.insert(ticket, acker);
-            let mut blobs = Vec::new();
-            for blob in stage.attachments(&message.payload) {
-                blobs.push(self.bus.fetch(blob).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "blob");
-                    None
-                }));
-            }
-            jobs.push(Job { payload: message.payload, blobs, ticket, delivered, age });
-        }
-        jobs
-    }
-
-    async fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
-        if effects.is_empty() {
-            return Ok(());
-        }
-        for effect in effects {
-            match effect {
-                Effect::Send { subject, receiver, payload } => self.send(&subject, receiver, payload).await?,
-                Effect::Enqueue { subject, context, payload } => {
-                    self.enqueue(&subject, &context, payload).await?
-                }
-                Effect::Store { context, blob, content } => {
-                    if let Err(failure) = self.bus.store(blob, &content).await {
-                        self.refuse(&context, failure).await?;
-                    }
-                }
-                Effect::Discard(blob) => self.discard(blob),
-                Effect::Ack(ticket) => {
-                    if let Some(acker) = self.tickets.remove(&ticket) {
-                        acker.ack().await.map_err(|error| anyhow::anyhow!("acknowledge: {error}"))?;
-                    }
-                }
-                Effect::GiveBack(ticket) => {
-                    if let Some(acker) = self.tickets.remove(&ticket) {
-                        give_back(&acker).await?;
-                    }
-                }
-                Effect::WakeAt(time) => {
-                    self.wake_at = Some(self.wake_at.map_or(time, |other| other.min(time)))
-                }
-            }
-        }
-        self.bus.client().flush().await?;
-        Ok(())
-    }
-
-    /// Deletes a blob beside the stage's work. Where too much is being deleted already, its age will.
-    fn discard(&mut self, blob: BlobRef) {
-        while self.deletions.try_join_next().is_some() {}
-        if self.deletions.len() >= DELETIONS_MAX {
-            return;
-        }
-        let bus = self.bus.clone();
-        self.deletions.spawn(async move {
-            if let Err(error) = bus.delete(blob).await {
-                tracing::debug!(%error, "delete a blob");
-            }
-        });
-    }
-
-    async fn send(
-        &self,
-        subject: &Subject,
-        receiver: Option<InstanceId>,
-        payload: Bytes,
-    ) -> anyhow::Result<()> {
-        let client = self.bus.client();
-        metrics::counter!("tokenway_sent_bytes_total", "stage" => self.role.binary())
-            .increment(payload.len() as u64);
-        match receiver {
-            Some(receiver) => {
-                let reply = Subject::undelivered(self.instance, receiver).to_string();
-                client.publish_with_reply(subject.to_string(), reply, payload).await?;
-            }
-            None => client.publish(subject.to_string(), payload).await?,
-        }
-        Ok(())
-    }
-
-    /// Stores an entry; the request hears of a refusal.
-    async fn enqueue(&self, subject: &Subject, context: &Context, payload: Bytes) -> anyhow::Result<()> {
-        match self.bus.enqueue(subject, payload).await {
-            Ok(()) => Ok(()),
-            Err(failure) => self.refuse(context, failure).await,
-        }
-    }
-
-    async fn refuse(&self, context: &Context, failure: Failure) -> anyhow::Result<()> {
-        metrics::counter!("tokenway_refused_entries_total", "stage" => self.role.binary()).increment(1);
-        let notice = Notice {
-            session: context.session,
-            attempt: context.attempt,
-            event: Event::Failed { route: None, failure },
-        };
-        self.send(&Subject::control(context.door), None, wire::encode(&notice)).await
-    }
-
-    /// Tells the broker that the held entries are still being worked on.
-    async fn extend(&mut self) {
-        for acker in self.tickets.values() {
-            if let Err(error) = acker.ack_with(AckKind::Progress).await {
-                tracing::debug!(%error, "extend a delivery");
-            }
-        }
-        self.extend_at = Instant::now() + EXTEND_EVERY;
-    }
-
-    /// Gives back what is still held and empties the socket buffer.
-    async fn finish(mut self) -> anyhow::Result<()> {
-        for (_, acker) in self.tickets.drain() {
-            give_back(&acker).await?;
-        }
-        self.deletions.join_all().await;
-        self.bus.barrier().await
-    }
-}
-
-async fn give_back(acker: &Acker) -> anyhow::Result<()> {
-    acker.ack_with(AckKind::Nak(None)).await.map_err(|error| anyhow::anyhow!("give back: {error}"))
-}
-
-/// How long an entry has waited, by the broker's clock and ours; zero when they disagree.
-fn age_of(published: async_nats::datetime::DateTime) -> Duration {
-    let now = std::time::SystemTime::now();
-    now.duration_since(published.into()).unwrap_or_default()
 }
 
 /// Answers `context` when its stage has no better reason than that a dependency is away.

@@ -44,6 +44,8 @@ pub struct Loaded {
     pub fp: Fingerprint,
     /// Longest sequence in tokens.
     pub context_length: u32,
+    /// Whether the model sees. A pipeline may name vision-encode although its model does not.
+    pub sees: bool,
     /// The stage.
     pub stage: Box<dyn Stage>,
 }
@@ -116,7 +118,7 @@ fn serve_stage(process: settings::Process, setup: Setup, loaded: Loaded) -> anyh
     runtime.block_on(async {
         let shutdown = shutdown_signal(process.supervised)?;
         let Some(bus) = connect(&process.nats, setup.role.binary(), &shutdown).await else { return Ok(()) };
-        let announcement = Announcement::new(&setup.pipeline, loaded.fp, loaded.context_length);
+        let announcement = Announcement::new(&setup.pipeline, loaded.fp, loaded.context_length, loaded.sees);
         announcement.put(&bus).await?;
         let place = Place {
             instance: process.instance.unwrap_or_else(|| InstanceId(rand::random())),

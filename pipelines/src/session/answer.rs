@@ -145,8 +145,15 @@ impl Answer {
     /// Opens the next attempt, with what was delivered forced, when it was the route that failed and not the request; fails
     /// with `lost` otherwise, and when too many routes have died in a row.
     async fn go_on(&mut self, lost: Failure) -> Result<(), Failure> {
-        self.routes_lost += 1;
-        if lost.kind != FailureKind::Unavailable || self.routes_lost > ROUTES_LOST_MAX {
+        match lost.kind {
+            FailureKind::Unavailable => self.routes_lost += 1,
+            // A full store: an answer that has begun waits until its deadline where a new request is refused.
+            FailureKind::Overloaded if self.request.context.attempt > 0 => {
+                tokio::time::sleep(RESUME_AGAIN_AFTER_MAX).await;
+            }
+            _ => return Err(lost),
+        }
+        if self.routes_lost > ROUTES_LOST_MAX {
             return Err(lost);
         }
         self.route = None;

@@ -111,9 +111,12 @@ impl Door {
 
     /// Stores the images of one request, for all answers to it.
     pub async fn store(&self, images: &[AskImage]) -> Result<Arc<Images>, Failure> {
-        let images = Images::new(images, self.0.discarded.clone());
-        images.store(&self.0.bus).await?;
-        Ok(Arc::new(images))
+        let images = Arc::new(Images::new(images, self.0.discarded.clone()));
+        let (storing, bus) = (images.clone(), self.0.bus.clone());
+        // In a task, which outlives a client that leaves: half a blob has no name by which it could be deleted.
+        let stored = tokio::spawn(async move { storing.store(&bus).await }).await;
+        stored.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))??;
+        Ok(images)
     }
 
     /// Submits `ask` to the pipeline of `record` and waits until it is admitted or has failed.
@@ -127,6 +130,8 @@ impl Door {
                 format!("pipeline record `{}` is damaged", record.fp),
             ));
         };
+        // Before the session is opened, for it may fail.
+        let input = ask.input.onto(&self.0.bus).await?;
         let session = SessionId(rand::random());
         let deadline = tokio::time::Instant::now() + ask.deadline;
         let deliveries = self.0.roster.open(session);
@@ -140,7 +145,7 @@ impl Door {
                 traceparent: ask.traceparent,
             },
             now_unix: ask.now_unix,
-            input: ask.input.onto(&self.0.bus).await?,
+            input,
             images: ask.images.refs(),
             generation: ask.generation,
             forced: Payload::Inline(Vec::new()),

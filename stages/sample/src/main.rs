@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Ok(Loaded {
             fp,
             context_length: folder.context_length(),
+            sees: folder.vision().is_some(),
             stage: Box::new(Sample::new(&setup.pipeline, fp)),
         })
     })

@@ -12,6 +12,11 @@ fn main() -> ExitCode {
         let folder = ModelFolder::open(&setup.pipeline.path)?;
         let fp = setup.pipeline.fingerprint(folder.hash()?);
         let stage = Tokenize::new(fp, Model::load(&folder)?);
-        Ok(Loaded { fp, context_length: folder.context_length(), stage: Box::new(stage) })
+        Ok(Loaded {
+            fp,
+            context_length: folder.context_length(),
+            sees: folder.vision().is_some(),
+            stage: Box::new(stage),
+        })
     })
 }

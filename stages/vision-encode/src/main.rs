@@ -39,5 +39,10 @@ fn load(setup: &Setup) -> anyhow::Result<Loaded> {
         cache_bytes: (stage.cache_mb as usize) << 20,
     };
     let stage = VisionEncode::new(&settings, vision.clone(), Box::new(encoder))?;
-    Ok(Loaded { fp, context_length: folder.context_length(), stage: Box::new(stage) })
+    Ok(Loaded {
+        fp,
+        context_length: folder.context_length(),
+        sees: folder.vision().is_some(),
+        stage: Box::new(stage),
+    })
 }

@@ -68,5 +68,5 @@ pub fn load(setup: &Setup) -> anyhow::Result<Loaded> {
         0 => Box::new(First::new(shard, settings.clone(), pipeline.shards(), row_bytes)),
         _ => Box::new(Later::new(shard, room)),
     };
-    Ok(Loaded { fp, context_length: folder.context_length(), stage })
+    Ok(Loaded { fp, context_length: folder.context_length(), sees: folder.vision().is_some(), stage })
 }
