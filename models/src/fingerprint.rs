@@ -5,6 +5,8 @@ use std::path::Path;
 
 use blake3::Hasher;
 
+use crate::mapped_file::MappedFile;
+use crate::vision::ENCODER_FILE;
 use crate::weights::{WeightFile, Weights, WeightsError};
 
 /// Why a folder has no fingerprint.
@@ -23,8 +25,8 @@ pub enum FingerprintError {
     Weights(#[from] WeightsError),
 }
 
-/// Files beside the weights that decide what a model answers; all but the vision encoder are small.
-const FILES: [&str; 10] = [
+/// Small files that decide what a model answers.
+const FILES: [&str; 9] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -34,7 +36,6 @@ const FILES: [&str; 10] = [
     "model.safetensors.index.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "vision.onnx",
 ];
 
 /// Weights files up to this size are hashed as a whole: well under a second.
@@ -58,6 +59,7 @@ pub(crate) fn fingerprint(folder: &Path, weights: &Weights) -> Result<[u8; 32], 
             Err(source) => return Err(FingerprintError::Io { file: name.to_owned(), source }),
         }
     }
+    update_encoder(&mut hasher, folder)?;
     for file in weights.files() {
         update_weights(&mut hasher, file);
     }
@@ -70,6 +72,22 @@ fn update(hasher: &mut Hasher, name: &str, content: &[u8]) {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     }
+}
+
+/// The vision encoder, when there is one: whole, or when it is large its length and samples of each MiB.
+fn update_encoder(hasher: &mut Hasher, folder: &Path) -> Result<(), FingerprintError> {
+    let map = match MappedFile::open(&folder.join(ENCODER_FILE)) {
+        Ok(map) => map,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(FingerprintError::Io { file: ENCODER_FILE.to_owned(), source }),
+    };
+    if map.len() <= WHOLE_BYTES_MAX {
+        update(hasher, ENCODER_FILE, &map);
+        return Ok(());
+    }
+    update(hasher, ENCODER_FILE, &(map.len() as u64).to_le_bytes());
+    map.chunks(1 << 20).for_each(|part| update_samples(hasher, part));
+    Ok(())
 }
 
 fn update_weights(hasher: &mut Hasher, file: &WeightFile) {

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::config_fields::{ConfigError, ConfigFields};
 
 const SIDE_MAX: usize = 1 << 14;
+/// How many times longer than wide an image may be, or wider than long. Resizing by the shorter side makes a line of one pixel by
+/// thousands into gigabytes.
+pub const ASPECT_MAX: u32 = 200;
 
 /// How a resize weighs pixels. Both widen with the scale when an image shrinks, as Pillow's do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +91,17 @@ impl ImageRules {
             }),
             false => None,
         };
+        let resize = read_resize(fields)?;
+        if split && !matches!(resize, Resize::LongestEdge(_)) {
+            // The number of tiles would have no bound.
+            return Err(fields.unsupported("size", fields.get("size").unwrap_or(&Value::Null)));
+        }
         if !split {
             // Tiles fill their frames, so that padding has nothing to add there.
             fields.only("do_pad", &[json!(false)])?;
         }
         Ok(Self {
-            resize: read_resize(fields)?,
+            resize,
             filter: read_filter(fields)?,
             crop: if split { None } else { read_crop(fields)? },
             tiles,
@@ -113,8 +121,12 @@ impl ImageRules {
         }
     }
 
-    /// How an image of this size is cut.
-    pub fn tiling(&self, width: u32, height: u32) -> Tiling {
+    /// How an image of this size is cut; none when it has no pixels, or is more than [`ASPECT_MAX`] times as long as wide.
+    pub fn tiling(&self, width: u32, height: u32) -> Option<Tiling> {
+        let (shorter, longer) = (width.min(height), width.max(height));
+        if shorter == 0 || longer / shorter > ASPECT_MAX {
+            return None;
+        }
         let resized = match self.resize {
             Resize::Exact(width, height) => (width, height),
             Resize::ShortestEdge(edge) => shortest_edge(width, height, edge),
@@ -129,7 +141,7 @@ impl ImageRules {
                 (vec![resized, whole], is_split.then_some((whole.1 / side, whole.0 / side)))
             }
         };
-        Tiling { resizes, grid, tile: self.tile() }
+        Some(Tiling { resizes, grid, tile: self.tile() })
     }
 }
 
@@ -226,9 +238,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(rules.tile(), (336, 336));
-        let tiling = rules.tiling(1000, 333);
+        let tiling = rules.tiling(1000, 333).unwrap();
         assert_eq!((&tiling.resizes[..], tiling.tiles()), (&[(1009, 336)][..], 1));
-        assert_eq!(rules.tiling(1, 16_000).resizes[0].0, 336);
+        assert_eq!(rules.tiling(1, 200).unwrap().resizes, [(336, 67_200)]);
+        for thin in [(1, 201), (65_535, 1), (1, u32::MAX), (0, 5), (5, 0)] {
+            assert_eq!(rules.tiling(thin.0, thin.1), None, "{thin:?}");
+        }
     }
 
     #[test]
@@ -239,7 +254,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(rules.filter, Filter::Lanczos);
-        let tiling = rules.tiling(1200, 600);
+        let tiling = rules.tiling(1200, 600).unwrap();
         assert_eq!((tiling.resizes[1], tiling.grid, tiling.tiles()), ((1536, 1024), Some((2, 3)), 7));
     }
 

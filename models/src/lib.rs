@@ -30,7 +30,7 @@ pub use config_fields::ConfigError;
 pub use fingerprint::FingerprintError;
 pub use folder::{FolderError, ModelFolder};
 pub use generation::GenerationConfig;
-pub use image_rules::{Filter, ImageRules, Tiling};
+pub use image_rules::{ASPECT_MAX, Filter, ImageRules, Tiling};
 pub use incremental::IncrementalDecoder;
 pub use mapped_file::MappedFile;
 pub use rope::RopeScaling;

@@ -104,12 +104,12 @@ impl VisionConfig {
         &self.rules
     }
 
-    /// What becomes of an image of this size in pixels.
-    pub fn plan(&self, width: u32, height: u32) -> ImagePlan {
+    /// What becomes of an image of this size in pixels; none when no model could see anything in it, see [`ImageRules::tiling`].
+    pub fn plan(&self, width: u32, height: u32) -> Option<ImagePlan> {
         let rows_per_tile = match self.layout {
             Layout::Llava { rows } | Layout::Idefics3 { rows } => rows,
         };
-        ImagePlan { tiling: self.rules.tiling(width, height), rows_per_tile }
+        Some(ImagePlan { tiling: self.rules.tiling(width, height)?, rows_per_tile })
     }
 
     /// The text that takes the place of `image_token` in the rendered template, for an image with this plan.

@@ -1,6 +1,6 @@
 //! Images in a prompt: the placeholder that a template leaves becomes as many tokens as the image has embeddings.
 
-use models::{ModelFolder, Tokenizer, VisionConfig};
+use models::{ASPECT_MAX, ModelFolder, Tokenizer, VisionConfig};
 use schemas::prompt::{PromptImage, Span};
 use schemas::request::Image;
 use schemas::{Failure, FailureKind};
@@ -39,7 +39,7 @@ impl Vision {
         let mut expanded = texts.next().unwrap_or_default().to_owned();
         let mut placed = Vec::with_capacity(images.len());
         for (image, text) in images.iter().zip(texts) {
-            let plan = self.config.plan(image.width, image.height);
+            let plan = self.config.plan(image.width, image.height).ok_or_else(|| too_thin(image))?;
             expanded.push_str(&self.config.placeholder(&self.token, &plan));
             expanded.push_str(text);
             placed.push(PromptImage { image: image.clone(), rows: plan.rows() });
@@ -65,4 +65,11 @@ impl Vision {
         let message = format!("the tokenizer gives {found} placeholders for {expected} embeddings");
         Err(Failure::new(FailureKind::Internal, message))
     }
+}
+
+fn too_thin(image: &Image) -> Failure {
+    let Image { width, height, field, .. } = image;
+    let message =
+        format!("`{field}` is {width} by {height} pixels, one side may be {ASPECT_MAX} times the other");
+    Failure::invalid(field.clone(), message).with_code("invalid_image")
 }

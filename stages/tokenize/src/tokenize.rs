@@ -16,8 +16,8 @@ use crate::model::Model;
 /// Entries taken from the queue at once.
 const ROOM: usize = 64;
 
-/// Longest list of ids that travels in the entry, in bytes; an entry is at most 64 KiB.
-const INLINE_BYTES: usize = 48 * 1024;
+/// Longest list of ids that travels in the entry, in bytes; an entry is at most 64 KiB, with images and settings beside it.
+const INLINE_BYTES: usize = 40 * 1024;
 
 /// Makes prompts.
 #[derive(Debug)]

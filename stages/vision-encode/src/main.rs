@@ -23,7 +23,7 @@ fn load(setup: &Setup) -> anyhow::Result<Loaded> {
         .vision()
         .with_context(|| format!("model folder `{}` has no vision side", folder.path().display()))?;
     let fp = pipeline.fingerprint(folder.hash()?);
-    let plan = vision.plan(1, 1);
+    let plan = vision.plan(1, 1).context("the model takes no square picture")?;
     let shape = Shape {
         tile: plan.tiling.tile,
         rows: plan.rows_per_tile,

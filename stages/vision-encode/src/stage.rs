@@ -10,8 +10,8 @@ use pipelines::owned::{self, Owned};
 use pipelines::stage::{DELIVERIES_MAX, Ticket, refused};
 use pipelines::{Inbox, Job, Outbox, Stage, Status};
 use schemas::presence::Room;
-use schemas::prompt::Prompt;
-use schemas::request::{BlobRef, Payload};
+use schemas::prompt::{Prompt, PromptImage};
+use schemas::request::{BlobRef, Image, Payload};
 use schemas::{DType, Failure, FailureKind, Fingerprint, Role, Subject, wire};
 use tokio::sync::Notify;
 
@@ -50,8 +50,8 @@ pub struct VisionEncode {
     held: HashMap<Ticket, Held>,
     /// Images for which the worker has had no room.
     waiting: VecDeque<Task>,
-    /// The image of each task, and the prompts that wait for it.
-    tasks: HashMap<u64, (Hash, Vec<Place>)>,
+    tasks: HashMap<u64, Encoding>,
+    /// The last task of an image.
     by_hash: HashMap<Hash, u64>,
     last_task: u64,
     done: u64,
@@ -62,6 +62,14 @@ pub struct VisionEncode {
 struct Place {
     ticket: Ticket,
     index: usize,
+}
+
+/// An image on its way through the worker, and the prompts that wait for it.
+struct Encoding {
+    hash: Hash,
+    /// When the worker gives it up.
+    deadline: Instant,
+    places: Vec<Place>,
 }
 
 struct Held {
@@ -124,23 +132,32 @@ impl VisionEncode {
         let embeddings = vec![None; images.len()];
         self.held.insert(job.ticket, Held { prompt, deadline, embeddings });
         for (index, (image, file)) in images.into_iter().enumerate() {
-            let hash: Hash = *blake3::hash(&file).as_bytes();
-            let place = Place { ticket: job.ticket, index };
-            if let Some(embeddings) = self.cache.get(&hash) {
-                metrics::counter!("tokenway_images_total", "from" => "cache").increment(1);
-                self.give(place, embeddings);
-            } else if let Some((_, places)) = self.by_hash.get(&hash).and_then(|id| self.tasks.get_mut(id)) {
-                places.push(place);
-            } else {
-                metrics::counter!("tokenway_images_total", "from" => "encoder").increment(1);
-                self.last_task += 1;
-                let (id, plan) = (self.last_task, self.config.plan(image.width, image.height));
-                self.tasks.insert(id, (hash, vec![place]));
-                self.by_hash.insert(hash, id);
-                self.waiting.push_back(Task { id, image, file, plan, deadline, alone: job.delivered > 1 });
-            }
+            self.want(Place { ticket: job.ticket, index }, image, file, job.delivered > 1);
         }
         self.send_if_complete(job.ticket, now, out);
+    }
+
+    /// Gets the embeddings for `place`: from the cache, from a task that encodes the same file already and is not given up
+    /// sooner, else from a task of its own.
+    fn want(&mut self, place: Place, image: Image, file: Bytes, alone: bool) {
+        let hash: Hash = *blake3::hash(&file).as_bytes();
+        let Some(deadline) = self.held.get(&place.ticket).map(|held| held.deadline) else { return };
+        if let Some(embeddings) = self.cache.get(&hash) {
+            metrics::counter!("tokenway_images_total", "from" => "cache").increment(1);
+            return self.give(place, embeddings);
+        }
+        let running = self.by_hash.get(&hash).and_then(|id| self.tasks.get_mut(id));
+        if let Some(running) = running.filter(|running| running.deadline >= deadline) {
+            return running.places.push(place);
+        }
+        // `check` has made sure that there is one.
+        let Some(plan) = self.config.plan(image.width, image.height) else { return };
+        metrics::counter!("tokenway_images_total", "from" => "encoder").increment(1);
+        self.last_task += 1;
+        let id = self.last_task;
+        self.tasks.insert(id, Encoding { hash, deadline, places: vec![place] });
+        self.by_hash.insert(hash, id);
+        self.waiting.push_back(Task { id, image, file, plan, deadline, alone });
     }
 
     fn check(&self, prompt: &Prompt, job: &Job) -> Result<(), Failure> {
@@ -153,8 +170,8 @@ impl VisionEncode {
             return Err(Failure::new(FailureKind::Internal, message).with_code("poison"));
         }
         let planned =
-            |it: &schemas::prompt::PromptImage| self.config.plan(it.image.width, it.image.height).rows();
-        match prompt.images.iter().all(|it| planned(it) == it.rows) {
+            |it: &PromptImage| self.config.plan(it.image.width, it.image.height).map(|plan| plan.rows());
+        match prompt.images.iter().all(|it| planned(it) == Some(it.rows)) {
             true => Ok(()),
             false => {
                 Err(Failure::new(FailureKind::Internal, "an image has another number of embeddings here"))
@@ -169,8 +186,10 @@ impl VisionEncode {
     }
 
     fn take_done(&mut self, id: u64, result: Result<Bytes, Failure>, now: Instant, out: &mut Outbox) {
-        let Some((hash, places)) = self.tasks.remove(&id) else { return };
-        self.by_hash.remove(&hash);
+        let Some(Encoding { hash, places, .. }) = self.tasks.remove(&id) else { return };
+        if self.by_hash.get(&hash) == Some(&id) {
+            self.by_hash.remove(&hash);
+        }
         if let Ok(embeddings) = &result {
             self.cache.put(hash, embeddings.clone());
         }
@@ -195,6 +214,18 @@ impl VisionEncode {
         }
         out.fail(&held.prompt.context, None, failure);
         out.ack(place.ticket);
+    }
+
+    /// Ends what has run out of time, whatever the worker does; returns when the next one will.
+    fn expire(&mut self, now: Instant, out: &mut Outbox) -> Option<Instant> {
+        let late: Vec<Ticket> =
+            self.held.iter().filter(|(_, held)| held.deadline <= now).map(|(ticket, _)| *ticket).collect();
+        for ticket in late {
+            // The session has its own clock and has told its client.
+            self.held.remove(&ticket);
+            out.ack(ticket);
+        }
+        self.held.values().map(|held| held.deadline).min()
     }
 
     /// Sends a prompt on whose images are all encoded.
@@ -254,10 +285,17 @@ impl Stage for VisionEncode {
         for done in done {
             self.take_done(done.id, done.result, inbox.now, out);
         }
-        // An entry that has ended a process must not take those with it that were delivered for the first time.
-        inbox.jobs.sort_by_key(|job| job.delivered);
+        if inbox.draining {
+            inbox.jobs.drain(..).for_each(|job| out.give_back(job.ticket));
+        }
+        // One of those that were delivered before may end the process again. It must not always be the same ones that wait
+        // behind it, and none that comes for the first time.
+        inbox.jobs.sort_by_cached_key(|job| (job.delivered > 1).then(rand::random::<u32>));
         for job in &inbox.jobs {
             self.take(job, inbox.now, out);
+        }
+        if let Some(next) = self.expire(inbox.now, out) {
+            out.wake_at(next);
         }
         self.worker.take(&mut self.waiting)
     }

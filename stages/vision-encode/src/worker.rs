@@ -4,11 +4,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use half::bf16;
@@ -23,9 +22,6 @@ use crate::pictures::{Pictures, Scale, cut};
 
 /// Images that are prepared and wait for the encoder: as many as it needs not to wait.
 const PREPARED_MAX: usize = 8;
-
-/// How often an idle thread looks whether the stage has gone.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// An image to encode.
 #[derive(Debug)]
@@ -56,6 +52,8 @@ pub(crate) struct Worker {
     tasks: Option<SyncSender<Task>>,
     done: Receiver<Done>,
     bell: Arc<Notify>,
+    /// Set when the stage has gone, and by a thread that ends.
+    ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -78,7 +76,8 @@ impl Worker {
         // As many as there are tasks, which are bounded.
         let (done, done_receiver) = channel();
         let bell = Arc::new(Notify::new());
-        let report = Report { done, bell: bell.clone() };
+        let ended = Arc::new(AtomicBool::new(false));
+        let report = Report { done, bell: bell.clone(), ended: ended.clone() };
         let preparing = Preparing { rules: tools.rules.clone(), report: report.clone() };
         let encoding = Encoding { scale: Scale::new(&tools.rules), tools, report, waiting: VecDeque::new() };
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
@@ -86,7 +85,7 @@ impl Worker {
             thread("prepare").spawn(move || preparing.run(&task_receiver, &prepared))?,
             thread("encode").spawn(move || encoding.run(&prepared_receiver))?,
         ];
-        Ok(Self { tasks: Some(tasks), done: done_receiver, bell, threads })
+        Ok(Self { tasks: Some(tasks), done: done_receiver, bell, ended, threads })
     }
 
     /// Rings when something is done.
@@ -96,6 +95,7 @@ impl Worker {
 
     /// Hands over as many of `tasks` as there is room for, the first ones first. Fails when the threads have ended.
     pub(crate) fn take(&self, tasks: &mut VecDeque<Task>) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.ended.load(Ordering::Acquire), "an encoding thread has ended");
         let Some(sender) = &self.tasks else { return Ok(()) };
         while let Some(task) = tasks.pop_front() {
             match sender.try_send(task) {
@@ -118,6 +118,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // What waits is somebody else's: its deliveries are not acknowledged.
+        self.ended.store(true, Ordering::Release);
         self.tasks = None;
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -131,9 +133,24 @@ impl Drop for Worker {
 struct Report {
     done: std::sync::mpsc::Sender<Done>,
     bell: Arc<Notify>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Tells the stage when its thread ends, by a panic too: a stage without it would hold its deliveries for ever.
+struct LastWord(Report);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.bell.notify_one();
+    }
 }
 
 impl Report {
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     fn say(&self, id: u64, result: Result<Bytes, Failure>) {
         // The receiver is gone only when the stage has ended.
         let _ = self.done.send(Done { id, result });
@@ -155,7 +172,11 @@ struct Preparing {
 
 impl Preparing {
     fn run(self, tasks: &Receiver<Task>, prepared: &SyncSender<Prepared>) {
+        let _last_word = LastWord(self.report.clone());
         while let Ok(task) = tasks.recv() {
+            if self.report.has_ended() {
+                return;
+            }
             let started = Instant::now();
             let prepared_image = match self.prepare(&task) {
                 Ok(pictures) => Prepared { task, pictures },
@@ -190,14 +211,12 @@ struct Encoding {
 
 impl Encoding {
     fn run(mut self, prepared: &Receiver<Prepared>) {
+        let _last_word = LastWord(self.report.clone());
         let mut numbers = Vec::new();
-        loop {
+        while !self.report.has_ended() {
             if self.waiting.is_empty() {
-                match prepared.recv_timeout(LOOK_EVERY) {
-                    Ok(image) => self.waiting.push_back(image),
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
+                let Ok(image) = prepared.recv() else { return };
+                self.waiting.push_back(image);
             }
             while self.waiting.len() < self.tools.batch {
                 match prepared.try_recv() {
@@ -243,8 +262,13 @@ impl Encoding {
         match self.rows(&batch, numbers) {
             Ok(rows) => self.hand_out(&batch, &rows, tiles),
             // Perhaps only one of them is at fault.
-            Err(_) if batch.len() > 1 => {
-                batch.into_iter().for_each(|image| self.encode(vec![image], numbers))
+            Err(error) if batch.len() > 1 => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    images = batch.len(),
+                    "batch is encoded one by one"
+                );
+                batch.into_iter().for_each(|image| self.encode(vec![image], numbers));
             }
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "encode");

@@ -39,7 +39,7 @@ fn numbers(folder: &ModelFolder, file: &Path) -> Vec<f32> {
     let content = std::fs::read(file).unwrap();
     let (width, height) = oriented_size(file);
     let image = Image { file: BlobRef { hash: [0; 32], bytes: 0 }, width, height, field: "image".into() };
-    let tiling = vision.plan(width, height).tiling;
+    let tiling = vision.plan(width, height).unwrap().tiling;
     let pictures = cut(decode(&content, &image).unwrap(), &tiling, vision.rules().filter);
     let mut numbers = Vec::new();
     Scale::new(vision.rules()).append(
@@ -87,7 +87,7 @@ fn embeddings_are_those_of_transformers_alone_and_in_a_batch() {
         let path = goldens().join(model);
         let folder = ModelFolder::open(&path).unwrap();
         let vision = folder.vision().unwrap();
-        let plan = vision.plan(1, 1);
+        let plan = vision.plan(1, 1).unwrap();
         let hidden = folder.config().hidden_size as u32;
         let shape = Shape { tile: plan.tiling.tile, rows: plan.rows_per_tile, hidden };
         let compute = Compute { device: "cpu".into(), threads: Some(1) };

@@ -75,7 +75,7 @@ pub struct VisionReport {
 pub fn direct(model: &Path, work: &DirectWork) -> anyhow::Result<f64> {
     let folder = ModelFolder::open(model)?;
     let vision = folder.vision().context("the model has no vision side")?;
-    let plan = vision.plan(PICTURES_SIDE.0, PICTURES_SIDE.1);
+    let plan = vision.plan(PICTURES_SIDE.0, PICTURES_SIDE.1).context("no plan")?;
     let hidden = folder.config().hidden_size as u32;
     let shape = Shape { tile: plan.tiling.tile, rows: plan.rows_per_tile, hidden };
     let compute = Compute { device: "cpu".into(), threads: None };
@@ -162,7 +162,7 @@ impl VisionBench {
 async fn prompts(bus: &Bus, folder: &ModelFolder) -> anyhow::Result<Vec<Prompt>> {
     let vision = folder.vision().context("the model has no vision side")?;
     let (width, height) = PICTURES_SIDE;
-    let rows = vision.plan(width, height).rows();
+    let rows = vision.plan(width, height).context("no plan")?.rows();
     let mut prompts = Vec::new();
     for number in 0..DIFFERENT_PICTURES {
         let at =

@@ -156,6 +156,13 @@ fn bomb(side: u32) -> Vec<u8> {
     file
 }
 
+/// A whole PNG in which no model could see anything.
+fn thin(width: u32, height: u32) -> Vec<u8> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(width, height).write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
 #[tokio::test]
 async fn bad_images_are_refused_by_field_and_cost_nobody_else() -> anyhow::Result<()> {
     let cluster = Cluster::start(tiny("llava").set("vision-encode", "bytes", 100_000)).await?;
@@ -171,6 +178,8 @@ async fn bad_images_are_refused_by_field_and_cost_nobody_else() -> anyhow::Resul
         (of_bytes(&vec![0; 200_000]), 413, field),
         (of_bytes(b"<svg/>"), 400, field),
         (of_bytes(b""), 400, field),
+        (of_bytes(&thin(1, 3000)), 400, field),
+        (of_bytes(&thin(3000, 1)), 400, field),
         ("data:image/png;base64,***".to_owned(), 400, field),
         ("https://example.org/a.png".to_owned(), 400, field),
         ("http://169.254.169.254/latest/meta-data".to_owned(), 400, field),
