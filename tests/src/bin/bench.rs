@@ -13,7 +13,6 @@ use tests::bench::echo::EchoBench;
 use tests::bench::pipeline::PipelineBench;
 use tests::bench::vision::{self, VisionBench};
 use tests::bench::workload::Workload;
-use tests::repository;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,7 +50,7 @@ struct Args {
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
 
-    /// Model folder whose vision encoder is measured [default: the demo model]
+    /// Model folder whose vision encoder is measured; without one, none is
     #[arg(long, value_name = "PATH")]
     vision_model: Option<PathBuf>,
 
@@ -109,9 +108,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         true => Some(echo_bench(args).run().await?),
         false => None,
     };
-    let vision = match wants(Part::Vision) {
-        true => Some(vision_bench(args).run().await?),
-        false => None,
+    let vision = match args.vision_model.as_ref().filter(|_| wants(Part::Vision)) {
+        Some(model) => Some(vision_bench(args, model.clone()).run().await?),
+        None if args.only == Some(Part::Vision) => {
+            anyhow::bail!("`--only vision` needs `--vision-model PATH`")
+        }
+        None => None,
     };
     if args.json {
         println!("{}", json!({"load_average": load, "pipeline": pipeline, "echo": echo, "vision": vision}));
@@ -151,9 +153,9 @@ fn echo_bench(args: &Args) -> EchoBench {
     }
 }
 
-fn vision_bench(args: &Args) -> VisionBench {
+fn vision_bench(args: &Args, model: PathBuf) -> VisionBench {
     VisionBench {
-        model: args.vision_model.clone().unwrap_or_else(|| repository().join("models/demo")),
+        model,
         batches: vec![1, 8],
         rounds: args.rounds,
         window: Duration::from_secs(args.seconds.into()),
