@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use pipelines::journal::Journal;
 use pipelines::presence::Identity;
 use pipelines::service::{self, Presence, connect, shutdown_signal};
 use pipelines::session::Door;
@@ -55,6 +56,11 @@ pub struct Args {
     #[arg(long, env = "TOKENWAY_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: u32,
+
+    /// Memory for the streams that clients may read on at any gateway, for up to 15 minutes; 0 turns that off
+    #[arg(long, env = "TOKENWAY_JOURNAL_MIB", default_value_t = 128, value_name = "MIB",
+          value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    pub journal_mib: u32,
 
     /// How long requests in flight may run on after SIGTERM
     #[arg(long, env = "TOKENWAY_DRAIN_SECONDS", default_value_t = 60, value_name = "SECONDS")]
@@ -115,6 +121,10 @@ async fn attend(args: Args) -> anyhow::Result<()> {
         body_bytes_max: args.body_limit,
         connections_max: args.connections as usize,
         drain: Duration::from_secs(args.drain_seconds),
+        journal: match args.journal_mib {
+            0 => None,
+            mib => Some(Journal::open(bus.clone(), instance, i64::from(mib) << 20).await?),
+        },
         metrics: presence.metrics.clone(),
     };
     let ended = open(bus, instance, listener, settings, &presence, shutdown).await;

@@ -12,8 +12,29 @@ export async function failureOf(response) {
   return Object.assign(new Error(message), { code: detail?.code, status: response.status });
 }
 
-/** The events of a stream, parsed, until `[DONE]`. */
-export async function* eventsOf(response) {
+const READ_ON_AFTER_MS = 250;
+const READ_ON_AFTER_MS_MAX = 2000;
+const READ_ON_FOR_MS = 60000;
+
+/**
+ * The events of a stream, parsed, until `[DONE]`. When the connection or the gateway is lost, it is read on from there:
+ * `readOn(id, last)` asks for what follows event `last` of stream `id`.
+ */
+export async function* eventsOf(response, readOn) {
+  const id = response.headers.get("x-stream-id");
+  const place = { last: 0, isDone: false };
+  for (;;) {
+    try {
+      yield* eventsOfOne(response, place);
+      if (place.isDone || id === null) return;
+    } catch (failure) {
+      if (id === null || failure.name === "AbortError") throw failure;
+    }
+    response = await reachedAgain(() => readOn(id, place.last));
+  }
+}
+
+async function* eventsOfOne(response, place) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
@@ -23,10 +44,28 @@ export async function* eventsOf(response) {
     const events = buffer.split("\n\n");
     buffer = events.pop();
     for (const event of events) {
-      if (!event.startsWith("data: ")) continue;
-      const data = event.slice(6);
-      if (data === "[DONE]") return;
-      yield JSON.parse(data);
+      const fields = Object.fromEntries(event.split("\n").map((line) => line.split(/: (.*)/s, 2)));
+      if (fields.data === undefined) continue;
+      if (fields.id !== undefined) place.last = Number(fields.id);
+      place.isDone = fields.data === "[DONE]";
+      if (place.isDone) return;
+      yield JSON.parse(fields.data);
+    }
+  }
+}
+
+/** The response of `ask`, asked again while nobody answers or a part of the server is away. */
+async function reachedAgain(ask) {
+  const until = Date.now() + READ_ON_FOR_MS;
+  for (let pause = READ_ON_AFTER_MS; ; pause = Math.min(2 * pause, READ_ON_AFTER_MS_MAX)) {
+    await new Promise((resolve) => setTimeout(resolve, pause * (0.5 + Math.random())));
+    try {
+      const response = await ask();
+      if (response.ok) return response;
+      if (response.status !== 503 || Date.now() > until) throw await failureOf(response);
+    } catch (failure) {
+      // `fetch` throws a TypeError when it reaches nobody.
+      if (!(failure instanceof TypeError) || Date.now() > until) throw failure;
     }
   }
 }

@@ -218,7 +218,9 @@ async function answer() {
   try {
     const response = await fetch("v1/chat/completions", { method: "POST", headers: headers(), body, signal: running.signal });
     if (!response.ok) throw await failureOf(response);
-    for await (const event of eventsOf(response)) {
+    const { signal } = running;
+    const readOn = (id, last) => fetch(`v1/streams/${id}`, { headers: { ...headers(), "Last-Event-ID": last }, signal });
+    for await (const event of eventsOf(response, readOn)) {
       take(event, message, clock);
       showStats(message, clock);
     }

@@ -17,6 +17,7 @@ mod output;
 pub mod presence;
 pub mod runner;
 
+pub mod journal;
 pub mod session;
 
 pub mod admin;

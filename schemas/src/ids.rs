@@ -9,6 +9,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u128);
 
+/// One streamed response, whichever door writes it. Not guessable: it is random.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u128);
+
 /// One admission by shard-forward.0. Whatever carries another route id is ignored by the session.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteId(pub u64);
@@ -81,6 +85,12 @@ impl fmt::Display for SessionId {
     }
 }
 
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -103,6 +113,14 @@ impl FromStr for InstanceId {
 
     fn from_str(text: &str) -> Result<Self, NotAnId> {
         u64::from_str_radix(text, 16).map(Self).map_err(|_| NotAnId(text.to_owned()))
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| NotAnId(text.to_owned()))
     }
 }
 

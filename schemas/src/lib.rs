@@ -23,10 +23,12 @@ pub mod token;
 
 pub mod chunk;
 
+pub mod journal;
+
 pub mod presence;
 
 pub use failure::{Failure, FailureKind};
-pub use ids::{Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId};
+pub use ids::{Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, StreamId};
 pub use subject::Subject;
 pub use tensor::{DType, ShapeError, Tensor};
 pub use wire::{Edge, WireError};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Fingerprint, InstanceId, Role};
+use crate::{Fingerprint, InstanceId, Role, StreamId};
 
 /// Prefix of every subject: project and subject-layout version.
 pub const ROOT: &str = "tw.v1";
@@ -35,6 +35,21 @@ impl Subject {
     /// Chunks for a door.
     pub fn chunk(door: InstanceId) -> Self {
         Self(format!("{ROOT}.reply.{door}.chunk"))
+    }
+
+    /// The openings of a stream, in the journal.
+    pub fn opening(stream: StreamId) -> Self {
+        Self(format!("{ROOT}.journal.opening.{stream}"))
+    }
+
+    /// What a door sends to its clients, in the journal.
+    pub fn entries(door: InstanceId) -> Self {
+        Self(format!("{ROOT}.journal.entries.{door}"))
+    }
+
+    /// Pattern over everything in the journal.
+    pub fn journal_all() -> Self {
+        Self(format!("{ROOT}.journal.>"))
     }
 
     /// Where the broker reports that `sender`'s message to `receiver` met no subscriber.

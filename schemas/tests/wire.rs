@@ -13,14 +13,15 @@ use schemas::admission::{Event, Notice, Route};
 use schemas::chunk::{Chunk, Chunks, TokenLogprob};
 use schemas::control::{Control, Feedback, Head, Open, Say};
 use schemas::hidden::{Hidden, Slice};
+use schemas::journal::{Dialect, Entries, Entry, Opening};
 use schemas::logits::{Logits, NeedRow, Row};
 use schemas::presence::{Presence, Room, State};
 use schemas::prompt::{Prompt, PromptImage, Span};
 use schemas::request::{BlobRef, Context, Generation, Image, Input, Payload, Request, Sampling, Stop};
 use schemas::token::{Finish, Logprobs, Token, Tokens};
 use schemas::{
-    DType, Edge, Failure, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, Tensor, WireError,
-    wire,
+    DType, Edge, Failure, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, StreamId, Tensor,
+    WireError, wire,
 };
 
 fn context() -> Context {
@@ -147,6 +148,32 @@ fn chunks() -> Chunks {
     Chunks { chunks: vec![chunk] }
 }
 
+fn opening() -> Opening {
+    Opening {
+        stream: StreamId(0xfeed_beef),
+        epoch: 77,
+        door: InstanceId(0xd00d),
+        fp: Fingerprint(0xfeed),
+        key: Some([9; 32]),
+        dialect: Dialect::Completion,
+        document: "cmpl-1".into(),
+        now_unix: 1_700_000_000,
+        include_usage: true,
+        inputs: vec![Input::Text(Payload::Inline(b"once".to_vec()))],
+        n: 2,
+        images: vec![image()],
+        generation: generation(),
+        prompt_tokens: 4,
+        sent: Payload::Inline(vec![1, 2, 3]),
+    }
+}
+
+fn entries() -> Entries {
+    let Chunk { ids, text, logprobs, finish, .. } = chunks().chunks.remove(0);
+    let entry = Entry { stream: StreamId(0xfeed_beef), epoch: 77, index: 1, ids, text, logprobs, finish };
+    Entries { entries: vec![entry] }
+}
+
 fn presence() -> Presence {
     Presence {
         instance: InstanceId(2),
@@ -205,6 +232,8 @@ macro_rules! for_every_edge {
         $check("tokens", tokens());
         $check("chunks", chunks());
         $check("presence", presence());
+        $check("opening", opening());
+        $check("entries", entries());
     }};
 }
 
@@ -219,7 +248,9 @@ macro_rules! readable {
     })* };
 }
 
-readable!(Request, Prompt, Notice, Feedback, Hidden, Logits, NeedRow, Tokens, Chunks, Presence);
+readable!(
+    Request, Prompt, Notice, Feedback, Hidden, Logits, NeedRow, Tokens, Chunks, Presence, Opening, Entries
+);
 
 fn hex(bytes: &[u8]) -> String {
     let lines: Vec<String> =

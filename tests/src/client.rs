@@ -32,12 +32,16 @@ pub struct Reply {
 pub struct StreamEvent {
     /// When it was read.
     pub at: Instant,
+    /// Its number in the journal.
+    pub id: Option<u64>,
     /// Its JSON; null for `[DONE]`.
     pub data: Value,
 }
 
 /// A stream of events.
 pub struct Stream {
+    /// Its name in the journal.
+    pub id: Option<String>,
     response: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<Vec<u8>>> + Send>>,
     buffer: Vec<u8>,
 }
@@ -95,12 +99,13 @@ impl Api {
 
     /// `POST path` and its events; fails on another status than 200.
     pub async fn stream(&self, path: &str, body: &Value) -> anyhow::Result<Stream> {
-        let response = self.http.post(format!("{}{path}", self.url)).json(body).send().await?;
-        if response.status() != 200 {
-            bail!("status {}: {}", response.status(), response.text().await?);
-        }
-        let chunks = response.bytes_stream().map(|chunk| chunk.map(|bytes| bytes.to_vec()));
-        Ok(Stream { response: Box::pin(chunks), buffer: Vec::new() })
+        Stream::read(self.http.post(format!("{}{path}", self.url)).json(body).send().await?).await
+    }
+
+    /// What follows the event `last` of the stream `id`.
+    pub async fn read_on(&self, id: &str, last: u64) -> anyhow::Result<Stream> {
+        let request = self.http.get(format!("{}/v1/streams/{id}", self.url));
+        Stream::read(request.header("last-event-id", last).send().await?).await
     }
 }
 
@@ -134,6 +139,16 @@ impl Reply {
 }
 
 impl Stream {
+    async fn read(response: reqwest::Response) -> anyhow::Result<Self> {
+        if response.status() != 200 {
+            bail!("status {}: {}", response.status(), response.text().await?);
+        }
+        let id =
+            response.headers().get("x-stream-id").map(|id| id.to_str().map(str::to_owned)).transpose()?;
+        let chunks = response.bytes_stream().map(|chunk| chunk.map(|bytes| bytes.to_vec()));
+        Ok(Self { id, response: Box::pin(chunks), buffer: Vec::new() })
+    }
+
     /// The next event; none at the end of the body.
     pub async fn next(&mut self) -> anyhow::Result<Option<StreamEvent>> {
         loop {
@@ -171,7 +186,9 @@ impl StreamEvent {
         }
         let data = data.join("\n");
         let data = if data == "[DONE]" { Value::Null } else { serde_json::from_str(&data)? };
-        Ok(Some(Self { at: Instant::now(), data }))
+        let id =
+            text.lines().find_map(|line| line.strip_prefix("id:")).map(|id| id.trim().parse()).transpose()?;
+        Ok(Some(Self { at: Instant::now(), id, data }))
     }
 
     /// Whether it is `[DONE]`.

@@ -58,6 +58,7 @@ fn route(path: &str) -> &'static str {
     }
     match path {
         _ if path.starts_with("/v1/models/") => "/v1/models/{id}",
+        _ if path.starts_with("/v1/streams/") => "/v1/streams/{id}",
         _ if path.starts_with("/ui/") => "/ui",
         _ => "other",
     }

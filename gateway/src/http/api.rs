@@ -8,18 +8,20 @@ use pipelines::record::Record;
 use pipelines::session::{AskInput, Door};
 use poem::web::Data;
 use poem_openapi::auth::Bearer;
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::PlainText;
-use poem_openapi::{ApiResponse, OpenApi, ResponseContent, SecurityScheme, Tags};
+use poem_openapi::{ApiResponse, OpenApi, ResponseContent, SecurityScheme, Tags, Union};
+use schemas::Failure;
+use schemas::journal::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::answer::chat::{ChatCompletion, ChatCompletionChunk, ChatDialect};
 use crate::http::answer::completion::{Completion, CompletionChunk, CompletionDialect};
-use crate::http::answer::dialect::Head;
+use crate::http::answer::dialect::{self as words, Head};
 use crate::http::body::Posted;
 use crate::http::collect::collect;
 use crate::http::failure::{ErrorBody, Refusal};
-use crate::http::generate::Plan;
+use crate::http::generate::{Opened, Plan};
 use crate::http::images::Intake;
 use crate::http::meter::Meter;
 use crate::http::models::{self, Model, ModelList};
@@ -28,6 +30,7 @@ use crate::http::reply::{Events, Reply};
 use crate::http::request::chat::ChatRequest;
 use crate::http::request::completion::CompletionRequest;
 use crate::http::stream::events;
+use crate::http::streams::{Recording, Resumed, Streams};
 use crate::http::trace::Trace;
 
 /// What the operations need.
@@ -36,6 +39,8 @@ pub struct Api {
     pub door: Door,
     /// The way of images in.
     pub intake: Intake,
+    /// The way of streams into the journal and out of it.
+    pub streams: Streams,
     /// What `/metrics` renders.
     pub metrics: PrometheusHandle,
     /// Cancelled when the process shuts down.
@@ -48,6 +53,8 @@ enum Tag {
     Chat,
     /// Plain continuations of a prompt.
     Completions,
+    /// Answers on their way.
+    Streams,
     /// What can be asked for.
     Models,
     /// For operators and orchestrators.
@@ -94,6 +101,20 @@ enum CompletionResponse {
     /// the stream began is an event with `error` in it, and the end of the stream.
     #[oai(status = 200)]
     Answered(CompletionContent),
+}
+
+/// One event of a stream that is read on: of the kind that its request asked for.
+#[derive(Union)]
+enum StreamEvent {
+    Chat(ChatCompletionChunk),
+    Completion(CompletionChunk),
+}
+
+#[derive(ApiResponse)]
+enum StreamResponse {
+    /// Server-sent events that end with `data: [DONE]`.
+    #[oai(status = 200)]
+    Read(Events<StreamEvent>),
 }
 
 #[derive(ApiResponse)]
@@ -168,11 +189,14 @@ impl Api {
             record,
         };
         let meter = Meter::new(&plan.record.model, plan.answers(), trace.started);
+        let asked = plan.asked(Dialect::Chat, &head, include_usage, trace.key);
         let dialect =
             ChatDialect::new(head, plan.answers(), plan.generation.logprobs.is_some(), include_usage);
+        let record = plan.record.clone();
         let opened = plan.open(&self.door).await?;
         Ok(ChatResponse::Answered(if request.stream == Some(true) {
-            ChatContent::Events(Events::new(events(opened, meter, dialect, include_usage)))
+            let recording = self.streams.begin(asked, &opened, &record).await;
+            ChatContent::Events(streamed(opened, meter, dialect, include_usage, recording)?)
         } else {
             ChatContent::Whole(Reply(collect(opened, meter, dialect).await?))
         }))
@@ -207,14 +231,56 @@ impl Api {
         let meter = Meter::new(&plan.record.model, plan.answers(), trace.started);
         let echoed = request.echo()?;
         let n = plan.n as usize;
+        // What an echo needs is not in the journal.
+        let asked =
+            echoed.is_none().then(|| plan.asked(Dialect::Completion, &head, include_usage, trace.key));
         let echoes =
             (0..plan.answers()).map(|index| echoed.map(|prompts| prompts[index / n].clone())).collect();
         let dialect = CompletionDialect::new(head, echoes, plan.generation.logprobs.is_some(), include_usage);
+        let record = plan.record.clone();
         let opened = plan.open(&self.door).await?;
         Ok(CompletionResponse::Answered(if request.stream == Some(true) {
-            CompletionContent::Events(Events::new(events(opened, meter, dialect, include_usage)))
+            let recording = match asked {
+                Some(asked) => self.streams.begin(asked, &opened, &record).await,
+                None => None,
+            };
+            CompletionContent::Events(streamed(opened, meter, dialect, include_usage, recording)?)
         } else {
             CompletionContent::Whole(Reply(collect(opened, meter, dialect).await?))
+        }))
+    }
+
+    /// Read a stream on, after its connection or its gateway was lost
+    ///
+    /// The id is that in the `X-Stream-Id` header of the response that began the stream; any gateway of the pipeline knows
+    /// it for 15 minutes, and only for the same API key. Comes with the events after `Last-Event-ID`, each exactly once.
+    /// A stream whose client has left pauses, and goes on here. One client reads a stream at a time.
+    #[oai(path = "/v1/streams/:id", method = "get", operation_id = "resumeStream", tag = "Tag::Streams")]
+    async fn stream(
+        &self,
+        _key: ApiKey,
+        Data(trace): Data<&Arc<Trace>>,
+        /// Id of the stream.
+        Path(id): Path<String>,
+        /// The `id` of the last event that the client has; without it, the stream comes from its beginning.
+        #[oai(name = "Last-Event-ID")]
+        Header(last): Header<Option<u64>>,
+    ) -> Result<StreamResponse, Refusal> {
+        let Resumed { opening, head, opened, recording } =
+            self.streams.resume(&id, trace.key, last.unwrap_or(0), &self.door).await?;
+        let _ = trace.model.set(head.model.clone());
+        let answers = opening.inputs.len() * opening.n as usize;
+        let meter = Meter::new(&head.model, answers, trace.started);
+        let (logprobs, usage) = (opening.generation.logprobs.is_some(), opening.include_usage);
+        Ok(StreamResponse::Read(match opening.dialect {
+            Dialect::Chat => {
+                let dialect = ChatDialect::new(head, answers, logprobs, usage);
+                streamed(opened, meter, dialect, usage, Some(recording))?
+            }
+            Dialect::Completion => {
+                let dialect = CompletionDialect::new(head, vec![None; answers], logprobs, usage);
+                streamed(opened, meter, dialect, usage, Some(recording))?
+            }
         }))
     }
 
@@ -274,6 +340,18 @@ impl Api {
         let _ = trace.model.set(record.model.clone());
         Ok(record)
     }
+}
+
+/// The response that streams `opened`.
+fn streamed<D: words::Dialect, T>(
+    opened: Opened,
+    meter: Meter,
+    dialect: D,
+    include_usage: bool,
+    recording: Option<Recording>,
+) -> Result<Events<T>, Failure> {
+    let stream = recording.as_ref().map(|recording| recording.log.stream());
+    Ok(Events::new(stream, events(opened, meter, dialect, include_usage, recording)?))
 }
 
 impl Head {

@@ -30,7 +30,7 @@ pub async fn collect<D: Dialect>(
 ) -> Result<D::Document, Failure> {
     meter.admitted(opened.prompt_tokens);
     let meter = Mutex::new(meter);
-    let reading = opened.answers.into_iter().enumerate().map(|(index, answer)| read(index, answer, &meter));
+    let reading = opened.answers.into_iter().map(|(index, answer)| read(index, answer, &meter));
     let answers = try_join_all(reading).await?;
     let usage = meter.into_inner().unwrap_or_else(PoisonError::into_inner).usage();
     Ok(dialect.document(answers, usage))

@@ -81,7 +81,7 @@ pub async fn allow_origin<E: Endpoint>(next: Arc<E>, request: Request) -> poem::
         return Ok(response);
     }
     let mut response = next.call(request).await?.into_response();
-    let exposed = HeaderValue::from_static("x-request-id, retry-after");
+    let exposed = HeaderValue::from_static("x-request-id, x-stream-id, retry-after");
     put(response.headers_mut(), header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     mark(response.headers_mut(), origin);
     Ok(response)

@@ -63,6 +63,11 @@ impl Meter {
         self.completion_total.increment(tokens as u64);
     }
 
+    /// The answers had grown by `tokens` before this request.
+    pub fn had_grown(&mut self, tokens: usize) {
+        self.completion_tokens += tokens as u32;
+    }
+
     /// The tokens so far.
     pub fn usage(&self) -> Usage {
         Usage::new(self.prompt_tokens, self.completion_tokens)

@@ -24,6 +24,7 @@ pub mod meter;
 pub mod answer;
 pub mod collect;
 pub mod stream;
+pub mod streams;
 
 pub mod models;
 pub mod ready;

@@ -12,7 +12,10 @@ use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::Type;
+use schemas::StreamId;
 use serde::Serialize;
+
+use crate::http::streams::STREAM_ID;
 
 /// One JSON document.
 #[derive(Debug, Clone)]
@@ -63,14 +66,15 @@ impl<T: Type + Serialize> ApiResponse for Reply<T> {
 /// Server-sent events, each with one `T` as JSON, the last one `[DONE]`.
 pub struct Events<T> {
     body: Body,
+    stream: Option<StreamId>,
     event: PhantomData<fn() -> T>,
 }
 
 impl<T> Events<T> {
-    /// Sends what `events` yields, pulled only while the client reads.
-    pub fn new(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+    /// Sends what `events` yields, pulled only while the client reads; `stream` is their name in the journal.
+    pub fn new(stream: Option<StreamId>, events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         let body = Body::from_bytes_stream(events.map(Ok::<_, std::io::Error>));
-        Self { body, event: PhantomData }
+        Self { body, stream, event: PhantomData }
     }
 }
 
@@ -91,10 +95,13 @@ impl<T: Type> Payload for Events<T> {
 
 impl<T: Type> IntoResponse for Events<T> {
     fn into_response(self) -> Response {
-        Response::builder()
+        let mut response = Response::builder()
             .content_type(Self::CONTENT_TYPE)
             .header("cache-control", "no-cache")
-            .header("x-accel-buffering", "no")
-            .body(self.body)
+            .header("x-accel-buffering", "no");
+        if let Some(stream) = self.stream {
+            response = response.header(STREAM_ID, stream.to_string());
+        }
+        response.body(self.body)
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use pipelines::journal::Journal;
 use pipelines::session::Door;
 use poem::endpoint::BoxEndpoint;
 use poem::middleware::CatchPanic;
@@ -21,6 +22,7 @@ use crate::http::failure::{Refusal, answer_errors};
 use crate::http::images::Intake;
 use crate::http::images::hosts::Hosts;
 use crate::http::keys::{ApiKeys, require_key};
+use crate::http::streams::Streams;
 use crate::http::{access, document, pages};
 
 /// What an operator decides.
@@ -38,6 +40,8 @@ pub struct HttpSettings {
     pub connections_max: usize,
     /// How long requests may run on after a shutdown has begun.
     pub drain: Duration,
+    /// Where streams are recorded; without it they end with their gateway.
+    pub journal: Option<Journal>,
     /// What `/metrics` renders.
     pub metrics: PrometheusHandle,
 }
@@ -66,7 +70,8 @@ fn routes(
     shutdown: CancellationToken,
 ) -> anyhow::Result<BoxEndpoint<'static, Response>> {
     let intake = Intake::new(settings.image_hosts.clone())?;
-    let api = Api { door, intake, metrics: settings.metrics.clone(), shutdown };
+    let streams = Streams { journal: settings.journal.clone() };
+    let api = Api { door, intake, streams, metrics: settings.metrics.clone(), shutdown };
     let routes = Route::new().nest("/", OpenApiService::new(api, document::TITLE, document::VERSION));
     Ok(behind_layers(pages::add(routes), settings))
 }
@@ -125,6 +130,7 @@ mod tests {
             body_bytes_max: 1000,
             connections_max: 1,
             drain: Duration::ZERO,
+            journal: None,
             metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
         };
         let routes = Route::new().nest("/", OpenApiService::new(Asked, "t", "1"));

@@ -17,6 +17,8 @@ pub struct Trace {
     pub id: String,
     /// W3C trace context: the client's, or a new one.
     pub traceparent: String,
+    /// BLAKE3 of the API key that came with it.
+    pub key: Option<[u8; 32]>,
     /// When it arrived.
     pub started: Instant,
     /// The model that it names, once that is known to exist: so the label of metrics stays bounded.
@@ -32,6 +34,9 @@ impl Trace {
             traceparent: header("traceparent")
                 .filter(|value| is_traceparent(value))
                 .map_or_else(new_traceparent, str::to_owned),
+            key: header("authorization")
+                .and_then(|value| value.split_once(' '))
+                .map(|(_, key)| *blake3::hash(key.trim().as_bytes()).as_bytes()),
             started: Instant::now(),
             model: OnceLock::new(),
         }

@@ -156,13 +156,24 @@ impl Answer {
         if self.routes_lost > ROUTES_LOST_MAX {
             return Err(lost);
         }
+        self.resume(lost).await
+    }
+
+    /// Goes on after `sent` tokens that another session has delivered.
+    pub(super) async fn go_on_from(&mut self, sent: Vec<u32>) -> Result<(), Failure> {
+        self.acknowledged = sent.len() as u32;
+        self.journal = sent;
+        self.resume(Failure::new(FailureKind::Unavailable, "its client reads on")).await
+    }
+
+    async fn resume(&mut self, reason: Failure) -> Result<(), Failure> {
         self.route = None;
         let session = self.request.context.session;
         let Some(attempt) = self.door.state().roster.resume(session, self.journal.len() as u32) else {
-            return Err(lost);
+            return Err(reason);
         };
         metrics::counter!("tokenway_resumes_total").increment(1);
-        tracing::info!(%session, attempt, delivered = self.journal.len(), reason = %lost, "answer resumes");
+        tracing::info!(%session, attempt, delivered = self.journal.len(), %reason, "answer resumes");
         self.request.context.attempt = attempt;
         self.resubmit().await
     }

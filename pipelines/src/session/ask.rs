@@ -18,8 +18,8 @@ const FORCED_INLINE_BYTES_MAX: usize = 8 * 1024;
 pub struct Ask {
     /// Which of the request's independent answers this is; keys the random numbers.
     pub choice: u32,
-    /// The prompt.
-    pub input: AskInput,
+    /// The prompt, see [`Door::take_in`](super::Door::take_in).
+    pub input: Input,
     /// The images of a chat, in the order of its image parts.
     pub images: Arc<Images>,
     /// The answer's settings.

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use schemas::admission::Notice;
 use schemas::chunk::Chunks;
-use schemas::request::{BlobRef, Context, Payload, Request};
+use schemas::journal::Opening;
+use schemas::request::{BlobRef, Context, Image, Input, Payload, Request};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SessionId, Subject, wire};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::answer::Answer;
-use super::ask::Ask;
+use super::ask::{Ask, AskInput};
 use super::catalog::Catalog;
 use super::feedback::Feedbacks;
 use super::images::{self, AskImage, Images};
@@ -119,6 +120,49 @@ impl Door {
         Ok(images)
     }
 
+    /// A prompt as it travels: inside the message, or by hash when it is long.
+    pub async fn take_in(&self, input: AskInput) -> Result<Input, Failure> {
+        input.onto(&self.0.bus).await
+    }
+
+    /// The images of a stream that another door has stored, and perhaps has taken away.
+    pub fn adopt(&self, images: &[Image]) -> Arc<Images> {
+        Arc::new(Images::adopted(images, self.0.discarded.clone()))
+    }
+
+    /// Goes on with the answer `index` of a stream, of which the token ids `sent` were sent: it is admitted anew.
+    pub async fn reopen(
+        &self,
+        record: &Record,
+        opening: &Opening,
+        index: u32,
+        images: Arc<Images>,
+        sent: Vec<u32>,
+    ) -> Result<Answer, Failure> {
+        let deadline = Duration::from_secs(record.deadline_seconds);
+        let session = SessionId(rand::random());
+        let deliveries = self.0.roster.open(session);
+        let request = Request {
+            context: Context {
+                session,
+                choice: index,
+                attempt: 0,
+                door: self.0.instance,
+                remaining_ms: deadline.as_millis() as u64,
+                traceparent: None,
+            },
+            now_unix: opening.now_unix,
+            input: opening.inputs[(index / opening.n) as usize].clone(),
+            images: images.refs(),
+            generation: opening.generation.clone(),
+            forced: Payload::Inline(Vec::new()),
+        };
+        let deadline = tokio::time::Instant::now() + deadline;
+        let mut answer = Answer::new(self.clone(), opening.fp, request, images, deliveries, deadline);
+        answer.go_on_from(sent).await?;
+        Ok(answer)
+    }
+
     /// Submits `ask` to the pipeline of `record` and waits until it is admitted or has failed.
     ///
     /// Fails with what a stage refused, with `Overloaded` when the queue is full, and at the deadline with
@@ -130,8 +174,6 @@ impl Door {
                 format!("pipeline record `{}` is damaged", record.fp),
             ));
         };
-        // Before the session is opened, for it may fail.
-        let input = ask.input.onto(&self.0.bus).await?;
         let session = SessionId(rand::random());
         let deadline = tokio::time::Instant::now() + ask.deadline;
         let deliveries = self.0.roster.open(session);
@@ -145,7 +187,7 @@ impl Door {
                 traceparent: ask.traceparent,
             },
             now_unix: ask.now_unix,
-            input,
+            input: ask.input,
             images: ask.images.refs(),
             generation: ask.generation,
             forced: Payload::Inline(Vec::new()),

@@ -1,5 +1,7 @@
 //! The images of one request: in the blob store for as long as an answer to it is open.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use schemas::Failure;
 use schemas::request::{BlobRef, Image};
@@ -24,18 +26,21 @@ pub struct AskImage {
     pub field: String,
 }
 
-/// Images that were stored; they are deleted when this is dropped.
+/// Images that were stored; they are deleted when this is dropped, unless they [stay](Self::stay).
 ///
 /// The files are kept here too: the blob store is in the broker's memory, and a broker that starts anew has lost them.
 #[derive(Debug)]
 pub struct Images {
-    stored: Vec<(Image, Bytes)>,
+    /// Without content where another door has stored them.
+    stored: Vec<(Image, Option<Bytes>)>,
+    /// Whether they stay in the store when this is dropped, until their age deletes them.
+    stay: AtomicBool,
     discarded: mpsc::Sender<BlobRef>,
 }
 
 impl Images {
     /// The images as stages find them.
-    pub(super) fn refs(&self) -> Vec<Image> {
+    pub fn refs(&self) -> Vec<Image> {
         self.stored.iter().map(|(image, _)| image.clone()).collect()
     }
 
@@ -51,15 +56,28 @@ impl Images {
             owned.content().extend_from_slice(&image.file);
             let (file, content) = owned.into_blob();
             let (width, height, field) = (image.width, image.height, image.field.clone());
-            (Image { file, width, height, field }, content)
+            (Image { file, width, height, field }, Some(content))
         });
-        Self { stored: stored.collect(), discarded }
+        Self { stored: stored.collect(), stay: AtomicBool::new(false), discarded }
+    }
+
+    /// Images that another door has stored.
+    pub(super) fn adopted(images: &[Image], discarded: mpsc::Sender<BlobRef>) -> Self {
+        let stored = images.iter().map(|image| (image.clone(), None)).collect();
+        Self { stored, stay: AtomicBool::new(false), discarded }
+    }
+
+    /// Says whether they stay in the store when this is dropped: for a client that comes back.
+    pub fn stay(&self, stay: bool) {
+        self.stay.store(stay, Ordering::Relaxed);
     }
 
     /// Puts into the store what is not there.
     pub(super) async fn store(&self, bus: &Bus) -> Result<(), Failure> {
         for (image, content) in &self.stored {
-            bus.store(image.file, content).await?;
+            if let Some(content) = content {
+                bus.store(image.file, content).await?;
+            }
         }
         Ok(())
     }
@@ -67,6 +85,9 @@ impl Images {
 
 impl Drop for Images {
     fn drop(&mut self) {
+        if *self.stay.get_mut() {
+            return;
+        }
         for (image, _) in &self.stored {
             // A full channel leaves the blob to its age.
             let _ = self.discarded.try_send(image.file);

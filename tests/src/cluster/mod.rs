@@ -160,18 +160,42 @@ impl Cluster {
         self.process(role, role)
     }
 
+    /// Starts one more gateway, on another address, that the caller owns; waits until it is ready.
+    pub async fn second_gateway(&self) -> anyhow::Result<(Process, Api)> {
+        let http = free_address()?;
+        let process = Process::start("gateway#1", self.gateway(http)?, self.folder.path())?;
+        let api = Api::new(&format!("http://{http}"), &self.model);
+        let is_ready = async {
+            while !api.is_ready().await {
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        };
+        tokio::time::timeout(READY_DEADLINE, is_ready).await?;
+        Ok((process, api))
+    }
+
+    fn gateway(&self, http: SocketAddr) -> anyhow::Result<Command> {
+        let mut command = self.command("gateway")?;
+        command.args(["--http", &http.to_string()]).args(&self.options.gateway);
+        Ok(command)
+    }
+
+    fn command(&self, program: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary(program)?);
+        command.args(["--nats", &self.nats.url(), "--supervised"]).env("TOKENWAY_LOG", &self.options.log);
+        Ok(command)
+    }
+
     fn process(&self, role: &str, name: &str) -> anyhow::Result<Process> {
         let (program, shard) = match role.split_once('.') {
             Some((program, shard)) => (program, Some(shard)),
             None => (role, None),
         };
-        let mut command = Command::new(binary(program)?);
-        command.args(["--nats", &self.nats.url(), "--supervised"]).env("TOKENWAY_LOG", &self.options.log);
         if program == "gateway" {
-            command.args(["--http", &self.http.to_string()]).args(&self.options.gateway);
-        } else {
-            command.arg("--pipeline").arg(&self.pipeline).args(["--admin", "127.0.0.1:0"]);
+            return Process::start(name, self.gateway(self.http)?, self.folder.path());
         }
+        let mut command = self.command(program)?;
+        command.arg("--pipeline").arg(&self.pipeline).args(["--admin", "127.0.0.1:0"]);
         if let Some(shard) = shard {
             command.args(["--shard", shard]);
         }

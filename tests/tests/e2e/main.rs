@@ -12,4 +12,5 @@ mod images;
 mod latency;
 mod limits;
 mod scaling;
+mod streams;
 mod supervisor;
