@@ -97,11 +97,16 @@ impl Log {
     }
 
     async fn record_opening(&mut self) -> anyhow::Result<()> {
-        self.journal.ensure().await?;
         let sent = wire::encode(&Entries { entries: self.sent.clone() });
         self.opening.sent = self.payload(sent).await?;
         let subject = Subject::opening(self.opening.stream);
-        record(self.journal.bus.jetstream(), &subject, wire::encode(&self.opening)).await?;
+        let opening = wire::encode(&self.opening);
+        let jetstream = self.journal.bus.jetstream();
+        if record(jetstream, &subject, opening.clone()).await.is_err() {
+            // A broker that started anew has no journal.
+            self.journal.ensure().await?;
+            record(jetstream, &subject, opening).await?;
+        }
         Ok(())
     }
 
