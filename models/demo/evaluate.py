@@ -9,19 +9,21 @@ from torch import Tensor
 import tokenizer as tok
 from corpus import Turn
 
-# `[batch, n_tokens]` token ids in, logits `[batch, vocab_size]` of the next token out.
-NextLogits = Callable[[Tensor], Tensor]
+# `[batch, n_tokens]` token ids and the indices of their prompts in, logits `[batch, vocab_size]` of the next token out.
+NextLogits = Callable[[Tensor, list[int]], Tensor]
 Accuracy = dict[str, tuple[int, int]]
 
 
 @torch.no_grad()
-def greedy(next_logits: NextLogits, prompts: list[list[int]], n_tokens_max: int) -> list[list[int]]:
-    """Continues prompts of one length. Each continuation ends before the first end token."""
-    ids = torch.tensor(prompts)
+def greedy(
+    next_logits: NextLogits, prompts: list[list[int]], indices: list[int], n_tokens_max: int
+) -> list[list[int]]:
+    """Continues the prompts of `indices`, of one length. Each continuation ends before the first end token."""
+    ids = torch.tensor([prompts[index] for index in indices])
     n_prompt_tokens = ids.shape[1]
-    ended = torch.zeros(len(prompts), dtype=torch.bool)
+    ended = torch.zeros(len(indices), dtype=torch.bool)
     for _ in range(n_tokens_max):
-        next_ids = next_logits(ids).argmax(-1)
+        next_ids = next_logits(ids, indices).argmax(-1)
         ids = torch.cat((ids, next_ids[:, None]), dim=1)
         ended |= (next_ids == tok.END) | (next_ids == tok.EOS)
         if ended.all():
@@ -44,7 +46,7 @@ def answers(next_logits: NextLogits, prompts: list[list[int]], n_tokens_max: int
     for indices in by_length.values():
         for start in range(0, len(indices), batch):
             chosen = indices[start : start + batch]
-            continuations = greedy(next_logits, [prompts[i] for i in chosen], n_tokens_max)
+            continuations = greedy(next_logits, prompts, chosen, n_tokens_max)
             for index, ids in zip(chosen, continuations, strict=True):
                 answered[index] = bytes(i for i in ids if i < 256)
     return answered
@@ -58,3 +60,7 @@ def accuracy(next_logits: NextLogits, cases: list[Turn], prompts: list[list[int]
     for case, answer in zip(cases, answered, strict=True):
         right[case.skill].append(answer == case.answer.encode())
     return {skill: (sum(marks), len(marks)) for skill, marks in right.items()}
+
+
+def one_line(accuracies: Accuracy) -> str:
+    return "  ".join(f"{skill} {100 * right / n_cases:.0f}%" for skill, (right, n_cases) in accuracies.items())

@@ -113,8 +113,11 @@ class Llama(nn.Module):
 
     def hidden(self, input_ids: Tensor) -> Tensor:
         """`input_ids`: `[batch, n_tokens]`, i64. Returns `[batch, n_tokens, hidden_size]`."""
-        n_tokens = input_ids.shape[1]
-        x = self.model.embed_tokens(input_ids)
+        return self.decode(self.model.embed_tokens(input_ids))
+
+    def decode(self, x: Tensor) -> Tensor:
+        """`x`: embeddings, `[batch, n_tokens, hidden_size]`, as is what it returns."""
+        n_tokens = x.shape[1]
         for layer in self.model.layers:
             x = layer(x, self.cos[:n_tokens], self.sin[:n_tokens])
         return self.model.norm(x)

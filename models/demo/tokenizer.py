@@ -9,6 +9,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
 BOS, EOS, USER, ASSISTANT, SYSTEM, END = range(256, 262)
 VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+# One token more for models that see.
+IMAGE_TOKEN = "<|image|>"
+IMAGE = VOCAB_SIZE
 CONTEXT_TOKENS = 512
 
 CHAT_TEMPLATE = """\
@@ -27,6 +30,26 @@ CHAT_TEMPLATE = """\
 """
 
 
+CONTENT_PARTS = """\
+{%- if message['content'] is string -%}
+            {{- message['content'] | trim -}}
+        {%- else -%}
+            {%- for part in message['content'] -%}
+                {{- '<|image|>' if part['type'] == 'image' else part['text'] | trim -}}
+            {%- endfor -%}
+        {%- endif -%}"""
+
+
+def chat_template(sees: bool) -> str:
+    """With `sees`, a message's content may be a list of parts, too."""
+    if not sees:
+        return CHAT_TEMPLATE
+    message = "{{- '<|' ~ message['role'] ~ '|>' ~ message['content'] | trim ~ '<|end|>' -}}"
+    with_parts = f"{{{{- '<|' ~ message['role'] ~ '|>' -}}}}\n    {CONTENT_PARTS}\n    {{{{- '<|end|>' -}}}}"
+    assert message in CHAT_TEMPLATE
+    return CHAT_TEMPLATE.replace(message, with_parts)
+
+
 def byte_symbols() -> list[str]:
     """The printable character that stands for each byte in byte-level vocabularies, by byte value.
 
@@ -37,21 +60,22 @@ def byte_symbols() -> list[str]:
     return [chr(byte if byte in printable else next(substitutes)) for byte in range(256)]
 
 
-def make() -> Tokenizer:
+def make(sees: bool) -> Tokenizer:
     symbols = byte_symbols()
     assert sorted(symbols) == sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {symbol: byte for byte, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
-    assert tokenizer.get_vocab_size() == VOCAB_SIZE
+    special_tokens = (*SPECIAL_TOKENS, IMAGE_TOKEN) if sees else SPECIAL_TOKENS
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special_tokens])
+    assert tokenizer.get_vocab_size() == VOCAB_SIZE + sees
     assert tokenizer.token_to_id("<|end|>") == END
     return tokenizer
 
 
-def save(folder: Path) -> None:
-    make().save(str(folder / "tokenizer.json"))
+def save(folder: Path, sees: bool) -> None:
+    make(sees).save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|bos|>",
@@ -60,6 +84,8 @@ def save(folder: Path) -> None:
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": CONTEXT_TOKENS,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": chat_template(sees),
     }
+    if sees:
+        config["extra_special_tokens"] = {"image_token": IMAGE_TOKEN}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
