@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from corpus import Turn
+from corpus import Turn, with_article
 
 CELLS_A_SIDE = 3
 N_CELLS = CELLS_A_SIDE**2
@@ -64,10 +64,6 @@ def draw_scene(rng: random.Random, things_max: int = 4) -> Scene:
 
 
 # --- Questions --------------------------------------------------------------------------------------------------------
-
-
-def with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def place_phrase(cell: int) -> str:

@@ -115,13 +115,17 @@ impl Streams {
             let reason = format!("the pipeline of the stream `{id}` does not exist any more");
             return Err(Failure::new(FailureKind::NotFound, reason).with_code("model_not_found"));
         };
+        let finished = sent.iter().filter(|entry| entry.finish.is_some()).count();
+        let has_ended = finished == opening.inputs.len() * opening.n as usize;
+        // What has ended needs none, and has none.
+        let images = door.adopt(if has_ended { &[] } else { &opening.images }).await?;
+        images.stay(!has_ended);
+        opening.images = images.refs();
         opening.epoch = rand::random();
         for entry in &mut sent {
             entry.epoch = opening.epoch;
         }
         let log = journal.begin(opening.clone(), sent.clone()).await?;
-        let images = door.adopt(&opening.images);
-        images.stay(true);
         let opened = reopen(door, &record, &opening, &sent, &images).await?;
         let head = Head {
             id: opening.document.clone(),

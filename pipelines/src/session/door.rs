@@ -7,16 +7,16 @@ use futures_util::StreamExt;
 use schemas::admission::Notice;
 use schemas::chunk::Chunks;
 use schemas::journal::Opening;
-use schemas::request::{BlobRef, Context, Image, Input, Payload, Request};
+use schemas::request::{Context, Image, Input, Payload, Request};
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SessionId, Subject, wire};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::answer::Answer;
 use super::ask::{Ask, AskInput};
 use super::catalog::Catalog;
 use super::feedback::Feedbacks;
-use super::images::{self, AskImage, Images};
+use super::images::{AskImage, Discards, Images};
 use super::roster::Roster;
 use crate::bus::Bus;
 use crate::peers::Peers;
@@ -37,7 +37,7 @@ pub(super) struct DoorState {
     catalog: Catalog,
     pub(super) roster: Roster,
     pub(super) feedbacks: Feedbacks,
-    discarded: mpsc::Sender<BlobRef>,
+    discards: Discards,
 }
 
 impl Door {
@@ -52,8 +52,6 @@ impl Door {
         bus.barrier().await?;
         let catalog = Catalog::default();
         catalog.load(&bus).await?;
-        let (discarded, to_delete) = images::discards();
-        tokio::spawn(images::delete_all(bus.clone(), to_delete));
         let state = Arc::new(DoorState {
             instance,
             bus: bus.clone(),
@@ -61,7 +59,7 @@ impl Door {
             catalog: catalog.clone(),
             roster: Roster::default(),
             feedbacks: Feedbacks::default(),
-            discarded,
+            discards: Discards::new(&bus),
         });
         let stop = CancellationToken::new();
         tokio::spawn(catalog.follow(bus.clone(), stop.clone()));
@@ -112,7 +110,7 @@ impl Door {
 
     /// Stores the images of one request, for all answers to it.
     pub async fn store(&self, images: &[AskImage]) -> Result<Arc<Images>, Failure> {
-        let images = Arc::new(Images::new(images, self.0.discarded.clone()));
+        let images = Arc::new(Images::new(images, self.0.discards.clone()));
         let (storing, bus) = (images.clone(), self.0.bus.clone());
         // In a task, which outlives a client that leaves: half a blob has no name by which it could be deleted.
         let stored = tokio::spawn(async move { storing.store(&bus).await }).await;
@@ -125,9 +123,24 @@ impl Door {
         input.onto(&self.0.bus).await
     }
 
-    /// The images of a stream that another door has stored, and perhaps has taken away.
-    pub fn adopt(&self, images: &[Image]) -> Arc<Images> {
-        Arc::new(Images::adopted(images, self.0.discarded.clone()))
+    /// Stores anew the images of a stream that another door has stored, and takes away soon. `NotFound` when it has.
+    pub async fn adopt(&self, images: &[Image]) -> Result<Arc<Images>, Failure> {
+        let mut taken = Vec::with_capacity(images.len());
+        for Image { file, width, height, field } in images {
+            let file = self.0.bus.fetch(*file).await.map_err(|error| {
+                tracing::warn!(error = format!("{error:#}"), "image of a stream");
+                Failure::new(
+                    FailureKind::Unavailable,
+                    "the store for long prompts and images cannot be reached",
+                )
+            })?;
+            let Some(file) = file else {
+                let reason = "the images of the stream are not there any more";
+                return Err(Failure::new(FailureKind::NotFound, reason).with_code("stream_not_found"));
+            };
+            taken.push(AskImage { file, width: *width, height: *height, field: field.clone() });
+        }
+        self.store(&taken).await
     }
 
     /// Goes on with the answer `index` of a stream, of which the token ids `sent` were sent: it is admitted anew.

@@ -1,17 +1,21 @@
 //! The images of one request: in the blob store for as long as an answer to it is open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use schemas::Failure;
 use schemas::request::{BlobRef, Image};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::bus::Bus;
 use crate::owned::Owned;
 
 /// Blobs that may wait for their deletion; beyond that their age deletes them.
 const DISCARDED_MAX: usize = 1024;
+/// How long the images of a stream stay whose client has left: well within the time in which clients connect again.
+const STAY_FOR: Duration = Duration::from_secs(60);
 
 /// An image as a door takes it in.
 #[derive(Debug, Clone)]
@@ -26,16 +30,15 @@ pub struct AskImage {
     pub field: String,
 }
 
-/// Images that were stored; they are deleted when this is dropped, unless they [stay](Self::stay).
+/// Images that were stored; they are deleted when this is dropped, or [a while after](Self::stay).
 ///
 /// The files are kept here too: the blob store is in the broker's memory, and a broker that starts anew has lost them.
 #[derive(Debug)]
 pub struct Images {
-    /// Without content where another door has stored them.
-    stored: Vec<(Image, Option<Bytes>)>,
-    /// Whether they stay in the store when this is dropped, until their age deletes them.
+    stored: Vec<(Image, Bytes)>,
+    /// Whether they stay in the store for a while when this is dropped.
     stay: AtomicBool,
-    discarded: mpsc::Sender<BlobRef>,
+    discards: Discards,
 }
 
 impl Images {
@@ -49,25 +52,19 @@ impl Images {
         self.stored.is_empty()
     }
 
-    pub(super) fn new(images: &[AskImage], discarded: mpsc::Sender<BlobRef>) -> Self {
+    pub(super) fn new(images: &[AskImage], discards: Discards) -> Self {
         let owner: u128 = rand::random();
         let stored = images.iter().zip(0..).map(|(image, part)| {
             let mut owned = Owned::new(owner, part, image.file.len());
             owned.content().extend_from_slice(&image.file);
             let (file, content) = owned.into_blob();
             let (width, height, field) = (image.width, image.height, image.field.clone());
-            (Image { file, width, height, field }, Some(content))
+            (Image { file, width, height, field }, content)
         });
-        Self { stored: stored.collect(), stay: AtomicBool::new(false), discarded }
+        Self { stored: stored.collect(), stay: AtomicBool::new(false), discards }
     }
 
-    /// Images that another door has stored.
-    pub(super) fn adopted(images: &[Image], discarded: mpsc::Sender<BlobRef>) -> Self {
-        let stored = images.iter().map(|image| (image.clone(), None)).collect();
-        Self { stored, stay: AtomicBool::new(false), discarded }
-    }
-
-    /// Says whether they stay in the store when this is dropped: for a client that comes back.
+    /// Says whether they stay in the store for [`STAY_FOR`] when this is dropped: for a client that comes back.
     pub fn stay(&self, stay: bool) {
         self.stay.store(stay, Ordering::Relaxed);
     }
@@ -75,9 +72,7 @@ impl Images {
     /// Puts into the store what is not there.
     pub(super) async fn store(&self, bus: &Bus) -> Result<(), Failure> {
         for (image, content) in &self.stored {
-            if let Some(content) = content {
-                bus.store(image.file, content).await?;
-            }
+            bus.store(image.file, content).await?;
         }
         Ok(())
     }
@@ -85,24 +80,41 @@ impl Images {
 
 impl Drop for Images {
     fn drop(&mut self) {
-        if *self.stay.get_mut() {
-            return;
-        }
+        let now = Instant::now();
+        let (discards, due) = match *self.stay.get_mut() {
+            true => (&self.discards.later, now + STAY_FOR),
+            false => (&self.discards.now, now),
+        };
         for (image, _) in &self.stored {
             // A full channel leaves the blob to its age.
-            let _ = self.discarded.try_send(image.file);
+            let _ = discards.try_send((image.file, due));
         }
     }
 }
 
-/// The way of blobs to their deletion.
-pub(super) fn discards() -> (mpsc::Sender<BlobRef>, mpsc::Receiver<BlobRef>) {
-    mpsc::channel(DISCARDED_MAX)
+/// The ways of blobs to their deletion. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Discards {
+    now: mpsc::Sender<(BlobRef, Instant)>,
+    later: mpsc::Sender<(BlobRef, Instant)>,
 }
 
-/// Deletes what is discarded, until the last sender has gone.
-pub(super) async fn delete_all(bus: Bus, mut discarded: mpsc::Receiver<BlobRef>) {
-    while let Some(blob) = discarded.recv().await {
+impl Discards {
+    /// Deletes on `bus` what is discarded, until the last clone has gone.
+    pub(super) fn new(bus: &Bus) -> Self {
+        let start = || {
+            let (discards, discarded) = mpsc::channel(DISCARDED_MAX);
+            tokio::spawn(delete_all(bus.clone(), discarded));
+            discards
+        };
+        Self { now: start(), later: start() }
+    }
+}
+
+/// Deletes each blob when it is due; they come in that order.
+async fn delete_all(bus: Bus, mut discarded: mpsc::Receiver<(BlobRef, Instant)>) {
+    while let Some((blob, due)) = discarded.recv().await {
+        tokio::time::sleep_until(due).await;
         if let Err(error) = bus.delete(blob).await {
             tracing::debug!(%error, "delete an image");
         }

@@ -41,13 +41,13 @@ fn image_part(url: impl Into<String>) -> Value {
     json!({"type": "image_url", "image_url": {"url": url.into()}})
 }
 
-fn asking(model: &str, url: impl Into<String>, text: &str) -> Value {
+pub fn asking(model: &str, url: impl Into<String>, text: &str) -> Value {
     let content = json!([image_part(url), {"type": "text", "text": text}]);
     json!({"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 8})
 }
 
 /// The pipeline of a tiny checkpoint with random weights.
-fn tiny(model: &str) -> Options {
+pub fn tiny(model: &str) -> Options {
     let mut options = Options::demo().set("shard-forward", "dtype", "f32");
     options.overrides.path = Some(goldens().join(model));
     options.overrides.model = Some(model.into());

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tests::client::merged;
 use tests::{Api, Cluster, Options, Stream, StreamEvent, repository};
 
+use crate::images::{asking, data_url, tiny};
+
 const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Answers long enough that none ends before its gateway dies.
 const TOKENS: u32 = 300;
@@ -174,6 +176,29 @@ async fn a_stream_is_read_on_after_the_broker_and_then_the_gateway_died() -> any
     let broken = break_all(&mut cluster, open).await?;
     cluster.spawn("gateway")?;
     assert_eq!(read_on(broken, &api).await?, expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_about_an_image_goes_on_at_the_next_gateway() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(tiny("llava")).await?;
+    let api = cluster.api();
+    let more = json!({"stream": true, "max_tokens": 200, "ignore_eos": true, "stream_options": {"include_usage": true}});
+    let body = merged(asking(&cluster.model, data_url("portrait.png"), "What is it?"), more);
+    let begin = || async {
+        let mut stream = api.stream("/v1/chat/completions", &body).await?;
+        let id = stream.id.clone().context("a stream without an id")?;
+        let events = vec![stream.next().await?.context("an empty stream")?];
+        anyhow::Ok((Reading { id, events }, stream))
+    };
+    let (mut whole, stream) = begin().await?;
+    whole.read(stream).await;
+    let expected = vec![whole.whole()?];
+    let broken = break_all(&mut cluster, vec![begin().await?]).await?;
+    cluster.spawn("gateway")?;
+    assert_eq!(read_on(broken, &api).await?, expected, "after the gateway was killed");
+    let (left, _) = begin().await?;
+    assert_eq!(read_on(vec![left], &api).await?, expected, "after the client had left");
     Ok(())
 }
 
