@@ -19,6 +19,7 @@ use super::feedback::Feedbacks;
 use super::images::{AskImage, Discards, Images};
 use super::roster::Roster;
 use crate::bus::Bus;
+use crate::owned;
 use crate::peers::Peers;
 use crate::record::Record;
 use crate::stage::refused;
@@ -134,7 +135,7 @@ impl Door {
                     "the store for long prompts and images cannot be reached",
                 )
             })?;
-            let Some(file) = file else {
+            let Some(file) = file.as_ref().and_then(owned::content) else {
                 let reason = "the images of the stream are not there any more";
                 return Err(Failure::new(FailureKind::NotFound, reason).with_code("stream_not_found"));
             };
