@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::object_store::{DeleteErrorKind, ObjectStore};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType,
+};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use schemas::request::BlobRef;
 use schemas::{Failure, FailureKind, Fingerprint, Role, Subject};
-use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 /// How long a work-queue entry may go without sign of life before another instance gets it.
@@ -246,16 +247,26 @@ impl Bus {
         tokio::time::timeout(BLOB_DEADLINE, self.read(blob)).await.unwrap_or(Ok(None))
     }
 
+    /// Asks for each part by itself: `ObjectStore::get` makes a consumer for every read, which the broker keeps for half a
+    /// minute, and it has at most 1,000 of them. Source of the subjects: NATS ADR-20.
     async fn read(&self, blob: BlobRef) -> anyhow::Result<Option<Bytes>> {
         let bucket = self.blobs().await?;
-        let Ok(mut object) = bucket.get(blob_name(blob)).await else { return Ok(None) };
+        let Ok(info) = bucket.info(blob_name(blob)).await else { return Ok(None) };
+        let store = self.jetstream.get_stream_no_info(format!("OBJ_{BLOB_BUCKET}")).await?;
+        let parts = format!("$O.{BLOB_BUCKET}.C.{}", info.nuid);
         let mut content = Vec::with_capacity(blob.bytes as usize);
+        let mut next = None;
         while (content.len() as u64) < blob.bytes {
-            // Nothing more comes of a blob that is deleted while it is read, not even an end.
-            let part = tokio::time::timeout(BLOB_PART_DEADLINE, object.read_buf(&mut content)).await;
-            let Ok(part) = part else { return Ok(None) };
-            if part.context("blob store")? == 0 {
-                return Ok(None);
+            let part = store.direct_get_next_for_subject(parts.as_str(), next);
+            match tokio::time::timeout(BLOB_PART_DEADLINE, part).await {
+                Ok(Ok(part)) => {
+                    next = Some(part.sequence + 1);
+                    content.extend_from_slice(&part.payload);
+                }
+                // It is deleted meanwhile, or the broker does not say.
+                Ok(Err(error)) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+                Ok(Err(error)) => return Err(error).context("blob store"),
+                Err(_) => return Ok(None),
             }
         }
         let whole = content.len() as u64 == blob.bytes && *blake3::hash(&content).as_bytes() == blob.hash;

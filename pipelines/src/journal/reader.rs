@@ -1,7 +1,7 @@
 //! What the journal has of a stream.
 
 use anyhow::Context as _;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use bytes::Bytes;
@@ -65,9 +65,19 @@ impl Recorded {
             ..pull::OrderedConfig::default()
         };
         let consumer = journal.create_consumer(config).await?;
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(());
+        let name = consumer.cached_info().name.clone();
+        let read = match consumer.cached_info().num_pending {
+            0 => Ok(()),
+            _ => self.take_all(consumer).await,
+        };
+        // The broker would keep it for a while, and has at most 1,000.
+        if let Err(error) = journal.delete_consumer(&name).await {
+            tracing::debug!(%error, "consumer of the journal");
         }
+        read
+    }
+
+    async fn take_all(&mut self, consumer: Consumer<pull::OrderedConfig>) -> anyhow::Result<()> {
         let mut messages = consumer.messages().await?;
         loop {
             let message = tokio::time::timeout(RECORD_DEADLINE, messages.next()).await?;

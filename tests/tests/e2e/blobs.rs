@@ -41,6 +41,19 @@ async fn a_blob_that_is_deleted_while_it_is_read_hangs_nobody() -> anyhow::Resul
     Ok(())
 }
 
+/// A broker has at most 1,000 consumers on a stream, and forgets an abandoned one after half a minute.
+#[tokio::test]
+async fn blobs_are_read_as_often_as_anyone_likes() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (_nats, bus) = bus(&folder).await?;
+    let (name, content) = blob(7, 300 << 10);
+    bus.store(name, &content).await.map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    for read in 0..1100 {
+        assert_eq!(bus.fetch(name).await?.as_ref(), Some(&content), "read {read}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_was_deleted_can_be_stored_again() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
