@@ -11,6 +11,8 @@ pub mod peers;
 pub mod stage;
 
 pub mod bus;
+mod claims;
+mod entries;
 pub mod grants;
 pub mod origins;
 mod output;

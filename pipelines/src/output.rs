@@ -13,18 +13,28 @@ use schemas::{Failure, InstanceId, Role, SessionId, Subject, wire};
 use tokio::task::JoinSet;
 
 use crate::bus::{Bus, EXTEND_EVERY};
+use crate::claims::{self, Claim, EntryName};
+use crate::entries::{Entry, Origin};
+use crate::peers::Peers;
 use crate::runner::sleep_until;
 use crate::stage::{Effect, Job, Stage, Ticket};
 
 /// Blobs that are being deleted at once.
 const DELETIONS_MAX: usize = 64;
 
+/// A delivery that waits for its acknowledgement.
+struct Held {
+    acker: Acker,
+    /// Set when this instance has said that it works on the entry alone.
+    claimed: Option<EntryName>,
+}
+
 /// The stage's way out.
 pub(crate) struct Output {
     bus: Bus,
     instance: InstanceId,
     role: Role,
-    tickets: HashMap<Ticket, Acker>,
+    tickets: HashMap<Ticket, Held>,
     last_ticket: u64,
     extend_at: Instant,
     wake_at: Option<Instant>,
@@ -66,36 +76,62 @@ impl Output {
         self.bus.client().max_payload()
     }
 
-    /// Registers deliveries and fetches the blobs they refer to.
-    pub(crate) async fn accept(
-        &mut self,
-        deliveries: Vec<async_nats::jetstream::Message>,
-        stage: &dyn Stage,
-    ) -> Vec<Job> {
-        let mut jobs = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            let (delivered, age) = match delivery.info() {
-                Ok(info) => (info.delivered as u32, age_of(info.published)),
-                Err(_) => (1, Duration::ZERO),
-            };
-            let (message, acker) = delivery.split();
-            self.last_ticket += 1;
-            let ticket = Ticket(self.last_ticket);
-            self.tickets.insert(ticket, acker);
-            jobs.push(Job { payload: message.payload, blobs: Vec::new(), ticket, delivered, age });
+    /// How many deliveries wait for their acknowledgement.
+    pub(crate) fn held(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Whether the delivery of `ticket` waits for its acknowledgement.
+    pub(crate) fn holds(&self, ticket: Ticket) -> bool {
+        self.tickets.contains_key(&ticket)
+    }
+
+    /// Keeps extending a delivery, from here until it is acknowledged.
+    pub(crate) fn hold(&mut self, delivery: async_nats::jetstream::Message) -> Entry {
+        let origin = delivery.info().ok().map(|info| Origin {
+            name: EntryName::new(info.stream, info.stream_sequence),
+            delivered: info.delivered,
+            published: info.published.into(),
+        });
+        let (message, acker) = delivery.split();
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.tickets.insert(ticket, Held { acker, claimed: None });
+        Entry { ticket, payload: message.payload, origin }
+    }
+
+    /// Says that this instance works on `entry` alone, unless another does or did.
+    pub(crate) async fn claim(&mut self, entry: &Entry, peers: &Peers) -> Claim {
+        let Some(Origin { name, .. }) = &entry.origin else { return Claim::Mine };
+        let (bus, claimed, me) = (self.bus.clone(), name.clone(), self.instance);
+        let claim = self.extending(async { claims::take(&bus, &claimed, me, peers).await }).await;
+        let claim = claim.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "claim an entry");
+            Claim::Mine
+        });
+        if let (Claim::Mine, Some(held)) = (claim, self.tickets.get_mut(&entry.ticket)) {
+            held.claimed = Some(name.clone());
         }
-        // All are held by now, so that those behind a large blob are extended, too.
-        for job in &mut jobs {
-            for blob in stage.attachments(&job.payload) {
-                let bus = self.bus.clone();
-                let fetched = self.extending(async move { bus.fetch(blob).await }).await;
-                job.blobs.push(fetched.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "blob");
-                    None
-                }));
-            }
+        claim
+    }
+
+    /// The entry with the blobs that it refers to.
+    pub(crate) async fn job(&mut self, entry: Entry, stage: &dyn Stage, is_poison: bool) -> Job {
+        let mut blobs = Vec::new();
+        for blob in stage.attachments(&entry.payload) {
+            let bus = self.bus.clone();
+            let fetched = self.extending(async move { bus.fetch(blob).await }).await;
+            blobs.push(fetched.unwrap_or_else(|error| {
+                tracing::warn!(%error, "blob");
+                None
+            }));
         }
-        jobs
+        if is_poison {
+            metrics::counter!("tokenway_poison_total").increment(1);
+            tracing::error!(role = %self.role, "an entry ended the instance that worked on it alone");
+        }
+        let age = entry.age();
+        Job { payload: entry.payload, blobs, ticket: entry.ticket, age, is_poison }
     }
 
     /// Waits for `work`, and meanwhile tells the broker that the held entries are still being worked on.
@@ -133,15 +169,11 @@ impl Output {
                 }
                 Effect::Discard(blob) => self.discard(blob),
                 Effect::Ack(ticket) => {
-                    if let Some(acker) = self.tickets.remove(&ticket) {
+                    if let Some(Held { acker, .. }) = self.tickets.remove(&ticket) {
                         acker.ack().await.map_err(|error| anyhow::anyhow!("acknowledge: {error}"))?;
                     }
                 }
-                Effect::GiveBack(ticket) => {
-                    if let Some(acker) = self.tickets.remove(&ticket) {
-                        give_back(&acker).await?;
-                    }
-                }
+                Effect::GiveBack(ticket) => self.give_back(ticket).await?,
                 Effect::WakeAt(time) => {
                     self.wake_at = Some(self.wake_at.map_or(time, |other| other.min(time)))
                 }
@@ -204,7 +236,7 @@ impl Output {
 
     /// Tells the broker that the held entries are still being worked on.
     pub(crate) async fn extend(&mut self) {
-        for acker in self.tickets.values() {
+        for Held { acker, .. } in self.tickets.values() {
             if let Err(error) = acker.ack_with(AckKind::Progress).await {
                 tracing::debug!(%error, "extend a delivery");
             }
@@ -212,22 +244,35 @@ impl Output {
         self.extend_at = Instant::now() + EXTEND_EVERY;
     }
 
+    /// Puts the delivery of `ticket` back into the queue: its next holder must not think that it ended this one.
+    pub(crate) async fn give_back(&mut self, ticket: Ticket) -> anyhow::Result<()> {
+        let Some(Held { acker, claimed }) = self.tickets.remove(&ticket) else { return Ok(()) };
+        if let Some(entry) = claimed
+            && let Err(error) = claims::release(&self.bus, &entry).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "release a claim");
+        }
+        nak(&acker, None).await
+    }
+
+    /// Puts the delivery of `ticket`, which was not begun, back into the queue for a while.
+    pub(crate) async fn give_back_for(&mut self, ticket: Ticket, pause: Duration) -> anyhow::Result<()> {
+        match self.tickets.remove(&ticket) {
+            Some(Held { acker, .. }) => nak(&acker, Some(pause)).await,
+            None => Ok(()),
+        }
+    }
+
     /// Gives back what is still held and empties the socket buffer.
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
-        for (_, acker) in self.tickets.drain() {
-            give_back(&acker).await?;
+        for ticket in self.tickets.keys().copied().collect::<Vec<_>>() {
+            self.give_back(ticket).await?;
         }
         self.deletions.join_all().await;
         self.bus.barrier().await
     }
 }
 
-async fn give_back(acker: &Acker) -> anyhow::Result<()> {
-    acker.ack_with(AckKind::Nak(None)).await.map_err(|error| anyhow::anyhow!("give back: {error}"))
-}
-
-/// How long an entry has waited, by the broker's clock and ours; zero when they disagree.
-fn age_of(published: async_nats::datetime::DateTime) -> Duration {
-    let now = std::time::SystemTime::now();
-    now.duration_since(published.into()).unwrap_or_default()
+async fn nak(acker: &Acker, pause: Option<Duration>) -> anyhow::Result<()> {
+    acker.ack_with(AckKind::Nak(pause)).await.map_err(|error| anyhow::anyhow!("give back: {error}"))
 }

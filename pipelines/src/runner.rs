@@ -12,12 +12,13 @@ use async_nats::jetstream::consumer::{PullConsumer, pull};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};
 use schemas::presence::State;
-use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, Subject};
+use schemas::{Fingerprint, InstanceId, Role, Subject};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::announcement::Announcement;
 use crate::bus::{Bus, Queue};
+use crate::entries::Entries;
 use crate::output::Output;
 use crate::peers::Peers;
 use crate::presence::Pulse;
@@ -67,6 +68,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut intake = Intake::open(&bus, &place, links.peers.clone(), stage.bell()).await?;
     let mut output = Output::new(bus, place.instance, place.role);
+    let mut entries = Entries::default();
     let mut outbox = Outbox::default();
     let mut drain_until: Option<Instant> = None;
     links.pulse.leave(stage.status());
@@ -74,24 +76,29 @@ pub async fn run(
         if drain_until.is_none() && shutdown.is_cancelled() {
             drain_until = Some(Instant::now() + DRAIN_DEADLINE);
             links.pulse.set_state(State::Draining);
+            entries.give_back(&mut output).await?;
         }
-        let room = if drain_until.is_some() { 0 } else { stage.room() };
+        let room = if drain_until.is_some() { 0 } else { entries.room(stage.room()) };
+        let is_ready = entries.is_ready(&output).then(Instant::now);
+        let wake = is_ready.or_else(|| output_wake(drain_until));
         let mut arrived = tokio::select! {
-            arrived = intake.next((room, stage.messages_max()), &mut output, output_wake(drain_until)) => arrived?,
+            arrived = intake.next((room, stage.messages_max()), &mut output, wake) => arrived?,
             () = shutdown.cancelled(), if drain_until.is_none() => Arrived::default(),
         };
         for instance in arrived.unreachable.drain(..) {
             // A full channel already holds reports; the next lost message repeats this one.
             let _ = links.suspects.try_send(instance);
         }
-        let jobs = output.accept(arrived.jobs, stage.as_ref()).await;
+        entries.take(arrived.jobs, &mut output, stage.as_ref());
+        let peers = intake.peers.borrow().clone();
+        let jobs = entries.next(&mut output, stage.as_ref(), &peers).await?;
         links.pulse.enter();
         let inbox = Inbox {
             now: Instant::now(),
             instance: place.instance,
             jobs,
             messages: arrived.messages,
-            peers: intake.peers.borrow().clone(),
+            peers,
             payload_max: output.payload_max(),
             reconnected: arrived.reconnected,
             draining: drain_until.is_some(),
@@ -347,9 +354,4 @@ impl Arrived {
             self.unreachable.push(receiver);
         }
     }
-}
-
-/// Answers `context` when its stage has no better reason than that a dependency is away.
-pub fn unavailable(what: &str) -> Failure {
-    Failure::new(FailureKind::Unavailable, format!("`{what}` went away while it served the request"))
 }

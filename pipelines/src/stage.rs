@@ -13,10 +13,6 @@ use tokio::sync::Notify;
 use crate::owned::Owned;
 use crate::peers::Peers;
 
-/// Deliveries of one entry after which it is taken to end whoever works on it. Not fewer: an instance that is stopped, and has
-/// asked for entries, is given the same one about once a second until it counts as dead.
-pub const DELIVERIES_MAX: u32 = 16;
-
 /// One node of the pipeline. The runner calls it from one thread, with everything that has arrived.
 pub trait Stage: Send {
     /// How many entries of its work queue the stage takes now; those it took and has not acknowledged are not counted by it.
@@ -34,6 +30,12 @@ pub trait Stage: Send {
     /// next is begun.
     fn messages_max(&self) -> usize {
         1024
+    }
+
+    /// Whether an entry that was delivered before is handed over only while the stage holds no other, and nothing else until it
+    /// is acknowledged: when the instance dies meanwhile, it was the entry. Not for a stage whose entries wait for others.
+    fn isolates_entries(&self) -> bool {
+        true
     }
 
     /// What a stage with threads of its own rings when they have something for it: it is then called although nothing
@@ -79,8 +81,8 @@ pub struct Job {
     pub ticket: Ticket,
     /// How long it has waited in the queue.
     pub age: std::time::Duration,
-    /// How often it was delivered, 1 at first: a stage that dies of an entry sees it again.
-    pub delivered: u32,
+    /// Whether it has ended an instance that worked on nothing else: it must be answered, not worked on.
+    pub is_poison: bool,
 }
 
 /// A delivery that waits for its acknowledgement. The runner keeps extending it until then.

@@ -37,6 +37,9 @@ pub struct Failure {
     pub code: Option<String>,
 }
 
+/// The [`Failure::code`] of an attempt whose instance has gone.
+const INSTANCE_LOST: &str = "instance_lost";
+
 impl Failure {
     /// A failure of `kind` that no single field caused.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
@@ -46,6 +49,24 @@ impl Failure {
     /// The request's field `param` breaks a rule.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: FailureKind::Invalid, message: message.into(), param: Some(param.into()), code: None }
+    }
+
+    /// `what` has gone while it served the request: another attempt may pass, unless it is the request that ends it.
+    pub fn instance_lost(what: impl std::fmt::Display) -> Self {
+        let message = format!("`{what}` went away while it served the request");
+        Self::new(FailureKind::Unavailable, message).with_code(INSTANCE_LOST)
+    }
+
+    /// Whether this is [`Failure::instance_lost`].
+    pub fn is_instance_lost(&self) -> bool {
+        self.code.as_deref() == Some(INSTANCE_LOST)
+    }
+
+    /// The request ends whoever serves it.
+    pub fn poison() -> Self {
+        let message =
+            "the request ended the processes that served it, the last one while it served nothing else";
+        Self::new(FailureKind::Internal, message).with_code("poison")
     }
 
     /// The same failure with a word for programs.

@@ -25,6 +25,8 @@ pub mod chunk;
 
 pub mod journal;
 
+pub mod quarantine;
+
 pub mod presence;
 
 pub use failure::{Failure, FailureKind};

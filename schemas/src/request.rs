@@ -17,6 +17,8 @@ pub struct Context {
     pub door: InstanceId,
     /// Time left when this message was sent, in milliseconds.
     pub remaining_ms: u64,
+    /// Whether no other request may be worked on beside it: it may have ended those who served it before.
+    pub alone: bool,
     /// W3C trace context of the client's request.
     pub traceparent: Option<String>,
 }

@@ -52,6 +52,11 @@ impl Subject {
         Self(format!("{ROOT}.journal.>"))
     }
 
+    /// Prompts that no door may admit.
+    pub fn quarantine() -> Self {
+        Self(format!("{ROOT}.quarantine"))
+    }
+
     /// Where the broker reports that `sender`'s message to `receiver` met no subscriber.
     pub fn undelivered(sender: InstanceId, receiver: InstanceId) -> Self {
         Self(format!("{ROOT}.undelivered.{sender}.{receiver}"))

@@ -17,6 +17,7 @@ use schemas::journal::{Dialect, Entries, Entry, Opening};
 use schemas::logits::{Logits, NeedRow, Row};
 use schemas::presence::{Presence, Room, State};
 use schemas::prompt::{Prompt, PromptImage, Span};
+use schemas::quarantine::Quarantined;
 use schemas::request::{BlobRef, Context, Generation, Image, Input, Payload, Request, Sampling, Stop};
 use schemas::token::{Finish, Logprobs, Token, Tokens};
 use schemas::{
@@ -31,6 +32,7 @@ fn context() -> Context {
         attempt: 1,
         door: InstanceId(0xd00d),
         remaining_ms: 12_345,
+        alone: true,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
     }
 }
@@ -218,6 +220,10 @@ fn need_row() -> NeedRow {
     NeedRow { origin: InstanceId(1), step: 99, sample: InstanceId(3), rows: vec![(SequenceId(11), 98)] }
 }
 
+fn quarantined() -> Quarantined {
+    Quarantined { fp: Fingerprint(0xfeed), prompt: [0xab; 32] }
+}
+
 /// Runs the same check over a sample of every edge.
 macro_rules! for_every_edge {
     ($check:ident) => {{
@@ -234,6 +240,7 @@ macro_rules! for_every_edge {
         $check("presence", presence());
         $check("opening", opening());
         $check("entries", entries());
+        $check("quarantined", quarantined());
     }};
 }
 
@@ -249,7 +256,19 @@ macro_rules! readable {
 }
 
 readable!(
-    Request, Prompt, Notice, Feedback, Hidden, Logits, NeedRow, Tokens, Chunks, Presence, Opening, Entries
+    Request,
+    Prompt,
+    Notice,
+    Feedback,
+    Hidden,
+    Logits,
+    NeedRow,
+    Tokens,
+    Chunks,
+    Presence,
+    Opening,
+    Entries,
+    Quarantined
 );
 
 fn hex(bytes: &[u8]) -> String {

@@ -16,14 +16,18 @@ use tokio::time::Instant;
 use super::ask;
 use super::door::Door;
 use super::images::Images;
+use super::quarantine;
 use super::roster::Delivery;
 use crate::bus::Queue;
 
 /// Tokens after which shard-forward.0 hears how far the client is; well below the smallest useful window.
 const ACKNOWLEDGE_EVERY: u32 = 16;
 
-/// Routes in a row that may die before the answer goes on: a request that ends whoever serves it ends no more of them.
+/// Routes in a row that may be lost before the answer goes on.
 const ROUTES_LOST_MAX: u32 = 3;
+
+/// Deaths in a row after which nothing else is served beside the request: the next one is its own doing.
+const DEATHS_IN_COMPANY: u32 = 2;
 
 /// How long a resume waits after the bus has refused it, at first; then twice as long each time.
 const RESUME_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -56,8 +60,10 @@ pub struct Answer {
     /// The delivered token ids: what the next attempt is forced to repeat.
     journal: Vec<u32>,
     acknowledged: u32,
-    /// Routes that have died since the last piece.
+    /// Routes that were lost since the last piece.
     routes_lost: u32,
+    /// Those of them of which an instance had gone.
+    deaths: u32,
     ended: bool,
 }
 
@@ -82,6 +88,7 @@ impl Answer {
             journal: Vec::new(),
             acknowledged: 0,
             routes_lost: 0,
+            deaths: 0,
             ended: false,
         }
     }
@@ -143,8 +150,17 @@ impl Answer {
     }
 
     /// Opens the next attempt, with what was delivered forced, when it was the route that failed and not the request; fails
-    /// with `lost` otherwise, and when too many routes have died in a row.
+    /// with `lost` otherwise, and when too many routes were lost in a row.
+    ///
+    /// After two deaths the request is served alone. A death then is its own doing: it is quarantined.
     async fn go_on(&mut self, lost: Failure) -> Result<(), Failure> {
+        if lost.is_instance_lost() {
+            if self.request.context.alone {
+                return Err(self.quarantine().await);
+            }
+            self.deaths += 1;
+            self.request.context.alone = self.deaths >= DEATHS_IN_COMPANY;
+        }
         match lost.kind {
             FailureKind::Unavailable => self.routes_lost += 1,
             // A full store: an answer that has begun waits until its deadline where a new request is refused.
@@ -157,6 +173,14 @@ impl Answer {
             return Err(lost);
         }
         self.resume(lost).await
+    }
+
+    async fn quarantine(&self) -> Failure {
+        let session = self.request.context.session;
+        tracing::error!(%session, delivered = self.journal.len(), "request ended whoever served it, at last alone");
+        let key = quarantine::key(self.fp, &self.request.input, &self.images);
+        quarantine::announce(&key, &self.door.state().bus).await;
+        Failure::poison()
     }
 
     /// Goes on after `sent` tokens that another session has delivered.
@@ -212,10 +236,12 @@ impl Answer {
 
     /// Journals a chunk and tells shard-forward.0 now and then how far the client is.
     fn deliver(&mut self, chunk: Chunk) -> Piece {
-        self.routes_lost = 0;
+        (self.routes_lost, self.deaths) = (0, 0);
+        // The others wait for this word.
+        let was_alone = std::mem::take(&mut self.request.context.alone);
         self.journal.extend_from_slice(&chunk.ids);
         let delivered = self.journal.len() as u32;
-        if chunk.finish.is_none() && delivered >= self.acknowledged + ACKNOWLEDGE_EVERY {
+        if chunk.finish.is_none() && (was_alone || delivered >= self.acknowledged + ACKNOWLEDGE_EVERY) {
             self.acknowledged = delivered;
             if let Some(route) = &self.route {
                 self.door.state().feedbacks.say(route, Say::Delivered(delivered));

@@ -17,6 +17,7 @@ use super::ask::{Ask, AskInput};
 use super::catalog::Catalog;
 use super::feedback::Feedbacks;
 use super::images::{AskImage, Discards, Images};
+use super::quarantine::{self, Quarantine};
 use super::roster::Roster;
 use crate::bus::Bus;
 use crate::owned;
@@ -38,6 +39,7 @@ pub(super) struct DoorState {
     catalog: Catalog,
     pub(super) roster: Roster,
     pub(super) feedbacks: Feedbacks,
+    pub(super) quarantine: Quarantine,
     discards: Discards,
 }
 
@@ -50,6 +52,7 @@ impl Door {
     ) -> anyhow::Result<(Self, DropGuard)> {
         let notices = bus.client().subscribe(Subject::control(instance).to_string()).await?;
         let chunks = bus.client().subscribe(Subject::chunk(instance).to_string()).await?;
+        let quarantined = bus.client().subscribe(Subject::quarantine().to_string()).await?;
         bus.barrier().await?;
         let catalog = Catalog::default();
         catalog.load(&bus).await?;
@@ -60,11 +63,12 @@ impl Door {
             catalog: catalog.clone(),
             roster: Roster::default(),
             feedbacks: Feedbacks::default(),
+            quarantine: Quarantine::default(),
             discards: Discards::new(&bus),
         });
         let stop = CancellationToken::new();
         tokio::spawn(catalog.follow(bus.clone(), stop.clone()));
-        tokio::spawn(listen(state.clone(), notices, chunks, stop.clone()));
+        tokio::spawn(listen(state.clone(), Heard { notices, chunks, quarantined }, stop.clone()));
         let speaking = state.clone();
         let silence = stop.clone();
         tokio::spawn(async move {
@@ -155,6 +159,10 @@ impl Door {
     ) -> Result<Answer, Failure> {
         let deadline = Duration::from_secs(record.deadline_seconds);
         let session = SessionId(rand::random());
+        let input = opening.inputs[(index / opening.n) as usize].clone();
+        if self.0.quarantine.holds(|| quarantine::key(opening.fp, &input, &images)) {
+            return Err(Failure::poison());
+        }
         let deliveries = self.0.roster.open(session);
         let request = Request {
             context: Context {
@@ -163,10 +171,11 @@ impl Door {
                 attempt: 0,
                 door: self.0.instance,
                 remaining_ms: deadline.as_millis() as u64,
+                alone: false,
                 traceparent: None,
             },
             now_unix: opening.now_unix,
-            input: opening.inputs[(index / opening.n) as usize].clone(),
+            input,
             images: images.refs(),
             generation: opening.generation.clone(),
             forced: Payload::Inline(Vec::new()),
@@ -179,7 +188,7 @@ impl Door {
 
     /// Submits `ask` to the pipeline of `record` and waits until it is admitted or has failed.
     ///
-    /// Fails with what a stage refused, with `Overloaded` when the queue is full, and at the deadline with
+    /// Fails with what a stage refused, with `Internal` for a prompt in quarantine, with `Overloaded` when the queue is full, and at the deadline with
     /// `Unavailable` when a role has no living instance, else with `DeadlineExceeded`.
     pub async fn open(&self, record: &Record, ask: Ask) -> Result<Answer, Failure> {
         let Some(fp) = record.fingerprint() else {
@@ -188,6 +197,9 @@ impl Door {
                 format!("pipeline record `{}` is damaged", record.fp),
             ));
         };
+        if self.0.quarantine.holds(|| quarantine::key(fp, &ask.input, &ask.images)) {
+            return Err(Failure::poison());
+        }
         let session = SessionId(rand::random());
         let deadline = tokio::time::Instant::now() + ask.deadline;
         let deliveries = self.0.roster.open(session);
@@ -198,6 +210,7 @@ impl Door {
                 attempt: 0,
                 door: self.0.instance,
                 remaining_ms: ask.deadline.as_millis() as u64,
+                alone: false,
                 traceparent: ask.traceparent,
             },
             now_unix: ask.now_unix,
@@ -229,11 +242,17 @@ impl Door {
     }
 }
 
+/// What a door listens to.
+struct Heard {
+    notices: async_nats::Subscriber,
+    chunks: async_nats::Subscriber,
+    quarantined: async_nats::Subscriber,
+}
+
 /// Passes on what arrives for the door's sessions.
 async fn listen(
     state: Arc<DoorState>,
-    mut notices: async_nats::Subscriber,
-    mut chunks: async_nats::Subscriber,
+    Heard { mut notices, mut chunks, mut quarantined }: Heard,
     stop: CancellationToken,
 ) {
     let mut peers = state.peers.clone();
@@ -253,6 +272,7 @@ async fn listen(
                 Ok(chunks) => state.roster.chunks(chunks, &state.feedbacks),
                 Err(error) => refused("chunk", &error),
             },
+            Some(message) = quarantined.next() => state.quarantine.hear(&message.payload),
             _ = look.tick() => {
                 let now = peers.borrow_and_update().clone();
                 state.roster.peers(&now, Instant::now(), &state.feedbacks);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::bus::Bus;
-use crate::owned::Owned;
+use crate::owned::{self, Owned};
 
 /// Blobs that may wait for their deletion; beyond that their age deletes them.
 const DISCARDED_MAX: usize = 1024;
@@ -50,6 +50,13 @@ impl Images {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.stored.is_empty()
+    }
+
+    /// Adds the files to a hash, without their owner.
+    pub(super) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        for file in self.stored.iter().filter_map(|(_, content)| owned::content(content)) {
+            hasher.update(blake3::hash(&file).as_bytes());
+        }
     }
 
     pub(super) fn new(images: &[AskImage], discards: Discards) -> Self {

@@ -6,6 +6,7 @@ mod catalog;
 mod door;
 mod feedback;
 mod images;
+mod quarantine;
 mod roster;
 
 pub use answer::{Answer, Piece};

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 
 use super::feedback::Feedbacks;
 use crate::peers::Peers;
-use crate::runner::unavailable;
 
 /// Deliveries that may wait for a client: above the flow-control window of shard-forward.0, so that a full queue is a
 /// broken invariant and not a slow client.
@@ -119,7 +118,7 @@ impl Roster {
             }
             let missed = *entry.missed.get_or_insert(now);
             if now.duration_since(missed) >= LAST_CHUNKS_WITHIN {
-                entry.end(unavailable("shard-forward.0"), feedbacks);
+                entry.end(Failure::instance_lost("shard-forward.0"), feedbacks);
             }
         }
     }

@@ -53,6 +53,7 @@ fn open(sequence: u64, stops: &[&str], change: impl FnOnce(&mut Open)) -> Contro
         attempt: 0,
         door: DOOR,
         remaining_ms: 1000,
+        alone: false,
         traceparent: None,
     };
     let mut open = Open {

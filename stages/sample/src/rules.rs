@@ -101,6 +101,7 @@ mod tests {
                 attempt: 0,
                 door: InstanceId(1),
                 remaining_ms: 1,
+                alone: false,
                 traceparent: None,
             },
             route: RouteId(1),

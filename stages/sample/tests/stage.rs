@@ -34,6 +34,7 @@ fn open(sequence: u64, change: impl FnOnce(&mut Open)) -> Control {
         attempt: 0,
         door: DOOR,
         remaining_ms: 1000,
+        alone: false,
         traceparent: None,
     };
     let mut open = Open {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipelines::stage::{DELIVERIES_MAX, refused};
+use pipelines::stage::refused;
 use pipelines::{Inbox, Job, Outbox, Stage, Status};
 use schemas::prompt::Prompt;
 use schemas::request::{BlobRef, Payload, Request};
@@ -54,9 +54,8 @@ impl Tokenize {
             let message = "the deadline passed while the request waited for a tokenizer";
             return Err(Failure::new(FailureKind::DeadlineExceeded, message));
         }
-        if job.delivered > DELIVERIES_MAX {
-            let message = "the request ended every process that took it";
-            return Err(Failure::new(FailureKind::Internal, message).with_code("poison"));
+        if job.is_poison {
+            return Err(Failure::poison());
         }
         catch_unwind(AssertUnwindSafe(|| self.model.tokenize(request, &job.blobs)))
             .unwrap_or_else(|_| Err(Failure::new(FailureKind::Internal, "the tokenizer panicked")))

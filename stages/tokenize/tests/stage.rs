@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use models::{ChatTemplate, Tokenizer};
-use pipelines::stage::{DELIVERIES_MAX, Effect, Ticket};
+use pipelines::stage::{Effect, Ticket};
 use pipelines::{Inbox, Job, Outbox, Peers, Stage};
 use schemas::admission::{Event, Notice};
 use schemas::prompt::Prompt;
@@ -64,6 +64,7 @@ fn request(input: Input) -> Request {
         attempt: 0,
         door: DOOR,
         remaining_ms: 1000,
+        alone: false,
         traceparent: None,
     };
     let images = Vec::new();
@@ -108,7 +109,13 @@ fn spelt(text: &str) -> Vec<u32> {
 }
 
 fn job(ticket: u64, payload: Bytes) -> Job {
-    Job { payload, blobs: Vec::new(), ticket: Ticket(ticket), age: Duration::from_millis(400), delivered: 1 }
+    Job {
+        payload,
+        blobs: Vec::new(),
+        ticket: Ticket(ticket),
+        age: Duration::from_millis(400),
+        is_poison: false,
+    }
 }
 
 fn run(jobs: Vec<Job>) -> Vec<Effect> {
@@ -246,10 +253,8 @@ fn a_prompt_in_the_blob_store_is_named_fetched_and_missed_when_it_has_expired() 
 }
 
 #[test]
-fn an_entry_delivered_again_and_again_is_poison() {
-    let entry = |delivered| Job { delivered, ..job(1, wire::encode(&text("hi"))) };
-    assert!(matches!(run(vec![entry(DELIVERIES_MAX)])[0], Effect::Enqueue { .. }));
-    let effects = run(vec![entry(DELIVERIES_MAX + 1)]);
+fn poison_is_answered_and_not_worked_on() {
+    let effects = run(vec![Job { is_poison: true, ..job(1, wire::encode(&text("hi"))) }]);
     assert_eq!(failure(&effects[0]).kind, FailureKind::Internal);
     assert_eq!(effects[1], Effect::Ack(Ticket(1)));
 }

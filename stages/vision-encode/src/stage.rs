@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use models::VisionConfig;
 use pipelines::owned::{self, Owned};
-use pipelines::stage::{DELIVERIES_MAX, Ticket, refused};
+use pipelines::stage::{Ticket, refused};
 use pipelines::{Inbox, Job, Outbox, Stage, Status};
 use schemas::presence::Room;
 use schemas::prompt::{Prompt, PromptImage};
@@ -132,14 +132,14 @@ impl VisionEncode {
         let embeddings = vec![None; images.len()];
         self.held.insert(job.ticket, Held { prompt, deadline, embeddings });
         for (index, (image, file)) in images.into_iter().enumerate() {
-            self.want(Place { ticket: job.ticket, index }, image, file, job.delivered > 1);
+            self.want(Place { ticket: job.ticket, index }, image, file);
         }
         self.send_if_complete(job.ticket, now, out);
     }
 
     /// Gets the embeddings for `place`: from the cache, from a task that encodes the same file already and is not given up
     /// sooner, else from a task of its own.
-    fn want(&mut self, place: Place, image: Image, file: Bytes, alone: bool) {
+    fn want(&mut self, place: Place, image: Image, file: Bytes) {
         let hash: Hash = *blake3::hash(&file).as_bytes();
         let Some(deadline) = self.held.get(&place.ticket).map(|held| held.deadline) else { return };
         if let Some(embeddings) = self.cache.get(&hash) {
@@ -157,7 +157,7 @@ impl VisionEncode {
         let id = self.last_task;
         self.tasks.insert(id, Encoding { hash, deadline, places: vec![place] });
         self.by_hash.insert(hash, id);
-        self.waiting.push_back(Task { id, image, file, plan, deadline, alone });
+        self.waiting.push_back(Task { id, image, file, plan, deadline });
     }
 
     fn check(&self, prompt: &Prompt, job: &Job) -> Result<(), Failure> {
@@ -165,9 +165,8 @@ impl VisionEncode {
             let message = "the deadline passed while the images waited for an encoder";
             return Err(Failure::new(FailureKind::DeadlineExceeded, message));
         }
-        if job.delivered > DELIVERIES_MAX {
-            let message = "the images ended every process that took them";
-            return Err(Failure::new(FailureKind::Internal, message).with_code("poison"));
+        if job.is_poison {
+            return Err(Failure::poison());
         }
         let planned =
             |it: &PromptImage| self.config.plan(it.image.width, it.image.height).map(|plan| plan.rows());
@@ -288,9 +287,6 @@ impl Stage for VisionEncode {
         if inbox.draining {
             inbox.jobs.drain(..).for_each(|job| out.give_back(job.ticket));
         }
-        // One of those that were delivered before may end the process again. It must not always be the same ones that wait
-        // behind it, and none that comes for the first time.
-        inbox.jobs.sort_by_cached_key(|job| (job.delivered > 1).then(rand::random::<u32>));
         for job in &inbox.jobs {
             self.take(job, inbox.now, out);
         }

@@ -36,8 +36,6 @@ pub(crate) struct Task {
     pub(crate) plan: ImagePlan,
     /// After this time nobody waits for it.
     pub(crate) deadline: Instant,
-    /// Whether it may have ended a process: then it is encoded with no other.
-    pub(crate) alone: bool,
 }
 
 /// What became of a task: rows of embeddings in the pipeline's dtype.
@@ -229,21 +227,16 @@ impl Encoding {
         }
     }
 
-    /// Takes images up to a batch of pictures, at least one; one that goes alone goes alone.
+    /// Takes images up to a batch of pictures, at least one.
     fn next_batch(&mut self) -> Vec<Prepared> {
         let mut batch: Vec<Prepared> = Vec::new();
         let mut tiles = 0;
         while let Some(next) = self.waiting.front() {
             tiles += next.pictures.tiles;
-            let goes_along = tiles <= self.tools.batch && !next.task.alone;
-            if !batch.is_empty() && !goes_along {
+            if !batch.is_empty() && tiles > self.tools.batch {
                 break;
             }
-            let is_last = next.task.alone;
             batch.extend(self.waiting.pop_front());
-            if is_last {
-                break;
-            }
         }
         batch
     }

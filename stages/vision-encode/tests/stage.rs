@@ -84,7 +84,7 @@ impl Bench {
     }
 
     /// An entry with one picture of one color.
-    fn job(&mut self, picture: u8, delivered: u32, left: Duration) -> Job {
+    fn job(&mut self, picture: u8, left: Duration) -> Job {
         self.last_ticket += 1;
         let mut file = Cursor::new(Vec::new());
         let pixels = image::RgbImage::from_pixel(8, 8, image::Rgb([picture; 3]));
@@ -99,6 +99,7 @@ impl Bench {
             attempt: 0,
             door: InstanceId(5),
             remaining_ms: left.as_millis() as u64,
+            alone: false,
             traceparent: None,
         };
         let prompt = Prompt {
@@ -114,7 +115,7 @@ impl Bench {
         };
         let ticket = Ticket(self.last_ticket);
         let payload = wire::encode(&prompt);
-        Job { payload, blobs: vec![Some(content)], ticket, delivered, age: Duration::ZERO }
+        Job { payload, blobs: vec![Some(content)], ticket, age: Duration::ZERO, is_poison: false }
     }
 
     fn call(&mut self, jobs: Vec<Job>, now: Instant, draining: bool) -> anyhow::Result<Came> {
@@ -180,7 +181,7 @@ const LONG: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn a_picture_that_cannot_be_encoded_fails_alone_in_its_batch() -> anyhow::Result<()> {
     let mut bench = Bench::new();
-    let jobs = [10, BAD, 30, 40].map(|picture| bench.job(picture, 1, LONG));
+    let jobs = [10, BAD, 30, 40].map(|picture| bench.job(picture, LONG));
     bench.call(jobs.into(), Instant::now(), false)?;
     bench.let_go = None;
     let came = bench.until_acked(4).await?;
@@ -196,7 +197,7 @@ async fn a_picture_that_cannot_be_encoded_fails_alone_in_its_batch() -> anyhow::
 async fn a_request_out_of_time_does_not_take_another_with_the_same_picture_along() -> anyhow::Result<()> {
     let mut bench = Bench::new();
     let start = Instant::now();
-    let (short, long) = (bench.job(10, 1, Duration::from_millis(1)), bench.job(10, 1, LONG));
+    let (short, long) = (bench.job(10, Duration::from_millis(1)), bench.job(10, LONG));
     let came = bench.call(vec![short, long], start, false)?;
     assert_eq!(came.wake, Some(start + Duration::from_millis(1)));
     let late = bench.call(vec![], start + Duration::from_millis(2), false)?;
@@ -210,7 +211,7 @@ async fn a_request_out_of_time_does_not_take_another_with_the_same_picture_along
 #[tokio::test]
 async fn a_stage_whose_encoding_thread_has_died_ends() -> anyhow::Result<()> {
     let mut bench = Bench::new();
-    let job = bench.job(DEADLY, 1, LONG);
+    let job = bench.job(DEADLY, LONG);
     bench.call(vec![job], Instant::now(), false)?;
     bench.let_go = None;
     assert!(bench.until_acked(1).await.is_err());
@@ -220,9 +221,9 @@ async fn a_stage_whose_encoding_thread_has_died_ends() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_draining_stage_gives_new_entries_back_and_finishes_the_others() -> anyhow::Result<()> {
     let mut bench = Bench::new();
-    let held = bench.job(10, 1, LONG);
+    let held = bench.job(10, LONG);
     bench.call(vec![held], Instant::now(), false)?;
-    let late = bench.job(20, 1, LONG);
+    let late = bench.job(20, LONG);
     assert_eq!(bench.call(vec![late], Instant::now(), true)?.given_back, [Ticket(2)]);
     assert!(bench.stage.status().busy);
     bench.let_go = None;
@@ -231,25 +232,21 @@ async fn a_draining_stage_gives_new_entries_back_and_finishes_the_others() -> an
     Ok(())
 }
 
-#[tokio::test]
-async fn first_deliveries_go_before_those_that_may_have_ended_a_process() -> anyhow::Result<()> {
+#[test]
+fn poison_is_answered_and_not_worked_on() {
     let mut bench = Bench::new();
-    let jobs =
-        [(10, 3), (20, 1), (30, 2), (40, 1)].map(|(picture, delivered)| bench.job(picture, delivered, LONG));
-    bench.call(jobs.into(), Instant::now(), false)?;
-    bench.let_go = None;
-    let came = bench.until_acked(4).await?;
-    let first: Vec<u8> = came.prompts[..2].iter().map(first_value).collect();
-    assert_eq!(first, [20, 40]);
-    Ok(())
+    let poison = Job { is_poison: true, ..bench.job(10, LONG) };
+    let came = bench.call(vec![poison], Instant::now(), false).unwrap();
+    assert_eq!(came.failures[0].1, Failure::poison());
+    assert_eq!(came.acks, [Ticket(1)]);
 }
 
 #[test]
 fn expired_and_unreadable_files_fail_by_kind() {
     let mut bench = Bench::new();
-    let mut gone = bench.job(10, 1, LONG);
+    let mut gone = bench.job(10, LONG);
     gone.blobs = vec![None];
-    let mut foreign = bench.job(10, 1, LONG);
+    let mut foreign = bench.job(10, LONG);
     foreign.blobs = vec![Some(Bytes::from_static(b"short"))];
     let came = bench.call(vec![gone, foreign], Instant::now(), false).unwrap();
     assert!(came.failures.iter().all(|(_, failure)| failure.kind == FailureKind::Unavailable));

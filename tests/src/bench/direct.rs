@@ -176,6 +176,7 @@ fn open(sequence: SequenceId, work: &Workload) -> Open {
             attempt: 0,
             door: nobody,
             remaining_ms: u64::MAX,
+            alone: false,
             traceparent: None,
         },
         route: RouteId(sequence.0),

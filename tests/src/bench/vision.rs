@@ -186,6 +186,7 @@ fn prompt(number: u32, image: Image, rows: u32) -> Prompt {
             attempt: 0,
             door: InstanceId(0),
             remaining_ms: DEADLINE.as_millis() as u64,
+            alone: false,
             traceparent: None,
         },
         ids: Payload::Inline(vec![0; 4 * rows as usize]),

@@ -1,6 +1,7 @@
 //! A whole pipeline as separate processes on a broker of its own, on free ports, in a folder of its own.
 
 mod nats;
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +20,7 @@ use crate::client::Api;
 use crate::process::{Process, binary, repository};
 
 pub use nats::Nats;
+pub use proxy::Proxy;
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -90,6 +92,8 @@ pub struct Cluster {
     pub nats: Arc<Nats>,
     options: Options,
     pipeline: PathBuf,
+    /// Those that processes have before the broker, by the process's name.
+    proxies: BTreeMap<String, Proxy>,
     /// Last, so that it outlives the processes that write to it.
     folder: TempDir,
 }
@@ -126,6 +130,7 @@ impl Cluster {
             nats,
             options,
             pipeline,
+            proxies: BTreeMap::new(),
             folder,
         };
         let own_gateway = gateway.is_none().then(|| "gateway".to_owned());
@@ -146,6 +151,18 @@ impl Cluster {
         let process = self.process(name, name)?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
+    }
+
+    /// Starts the process `name` with a proxy before the broker, which stays when the process is started again.
+    pub async fn spawn_behind_proxy(&mut self, name: &str) -> anyhow::Result<()> {
+        let proxy = Proxy::start(self.nats.address()).await?;
+        self.proxies.insert(name.to_owned(), proxy);
+        self.spawn(name)
+    }
+
+    /// The proxy of the process `name`.
+    pub fn proxy(&self, name: &str) -> anyhow::Result<&Proxy> {
+        self.proxies.get(name).with_context(|| format!("no proxy for `{name}`"))
     }
 
     /// Starts one more instance of `role` as process `name`.
@@ -175,14 +192,17 @@ impl Cluster {
     }
 
     fn gateway(&self, http: SocketAddr) -> anyhow::Result<Command> {
-        let mut command = self.command("gateway")?;
+        let mut command = self.command("gateway", "gateway")?;
         command.args(["--http", &http.to_string()]).args(&self.options.gateway);
         Ok(command)
     }
 
-    fn command(&self, program: &str) -> anyhow::Result<Command> {
+    fn command(&self, program: &str, name: &str) -> anyhow::Result<Command> {
         let mut command = Command::new(binary(program)?);
-        command.args(["--nats", &self.nats.url(), "--supervised"]).env("TOKENWAY_LOG", &self.options.log);
+        let broker = self.proxies.get(name).map_or(self.nats.address(), |proxy| proxy.address);
+        command
+            .args(["--nats", &format!("nats://{broker}"), "--supervised"])
+            .env("TOKENWAY_LOG", &self.options.log);
         Ok(command)
     }
 
@@ -194,7 +214,7 @@ impl Cluster {
         if program == "gateway" {
             return Process::start(name, self.gateway(self.http)?, self.folder.path());
         }
-        let mut command = self.command(program)?;
+        let mut command = self.command(program, name)?;
         command.arg("--pipeline").arg(&self.pipeline).args(["--admin", "127.0.0.1:0"]);
         if let Some(shard) = shard {
             command.args(["--shard", shard]);

@@ -11,6 +11,7 @@ mod failures;
 mod images;
 mod latency;
 mod limits;
+mod poison;
 mod scaling;
 mod streams;
 mod supervisor;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use pipelines::graph::ShardForward;
-use pipelines::stage::{DELIVERIES_MAX, Ticket, refused};
-use pipelines::{Inbox, Job, Outbox, Peers, Stage, Status};
-use schemas::admission::{Event, Route};
+use pipelines::stage::refused;
+use pipelines::{Inbox, Outbox, Peers, Stage, Status};
+use schemas::admission::Route;
 use schemas::control::{Control, Feedback, Say};
 use schemas::logits::NeedRow;
 use schemas::presence::Room;
@@ -15,9 +15,11 @@ use schemas::request::{BlobRef, Payload};
 use schemas::token::Tokens;
 use schemas::{Edge, Failure, FailureKind, InstanceId, RouteId, SequenceId, wire};
 
+use super::admission::Waiting;
+use super::alone::Alone;
 use super::depth::Depth;
 use super::farewell;
-use super::images::{self, Images};
+use super::images;
 use super::lane::{Budget, Ended, Lanes, Sent};
 use super::sequence::Sequence;
 use super::shard::{Shard, gone};
@@ -38,8 +40,9 @@ pub(super) struct First {
     pub(super) routes: Routes,
     pub(super) usage: Usage,
     pub(super) sequences: BTreeMap<SequenceId, Sequence>,
-    by_route: HashMap<RouteId, SequenceId>,
-    waiting: VecDeque<Waiting>,
+    pub(super) by_route: HashMap<RouteId, SequenceId>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) alone: Option<Alone>,
     pub(super) lanes: Lanes,
     pub(super) depth: Depth,
     pub(super) budget: Budget,
@@ -47,15 +50,6 @@ pub(super) struct First {
     /// When to tell later stages what is still alive.
     sweep_at: Option<Instant>,
     pub(super) done: u64,
-}
-
-/// A prompt that was pulled and does not fit yet.
-struct Waiting {
-    prompt: Prompt,
-    ids: Vec<u32>,
-    images: Images,
-    ticket: Ticket,
-    deadline: Instant,
 }
 
 impl First {
@@ -79,6 +73,7 @@ impl First {
             sequences: BTreeMap::new(),
             by_route: HashMap::new(),
             waiting: VecDeque::new(),
+            alone: None,
             lanes: Lanes::default(),
             last_sequence: 0,
             sweep_at: None,
@@ -99,7 +94,8 @@ impl First {
         if inbox.peers.is_same(&self.peers) {
             return;
         }
-        self.peers = inbox.peers.clone();
+        let before = std::mem::replace(&mut self.peers, inbox.peers.clone());
+        self.end_orphans(&before, out);
         self.depth.set_distinct(self.routes.distinct_compute(&self.peers));
         let broken: Vec<(SequenceId, Failure)> = self
             .sequences
@@ -145,10 +141,20 @@ impl First {
         Ok(())
     }
 
+    /// Ends the sequences whose door has gone. One that was only stopped hears of it when it wakes, and resumes its answers.
+    fn end_orphans(&mut self, before: &Peers, out: &mut Outbox) {
+        let has_gone = |door| before.is_alive(door) && !self.peers.is_alive(door);
+        let orphans = self.sequences.values().filter(|it| has_gone(it.context.door)).map(|it| it.id);
+        for sequence in orphans.collect::<Vec<_>>() {
+            self.fail(sequence, Failure::new(FailureKind::Unavailable, "the door was silent"), out);
+        }
+    }
+
     fn hear(&mut self, route: RouteId, word: Say) {
         let Some(sequence) = self.by_route.get(&route).copied() else { return };
         match word {
             Say::Delivered(tokens) => {
+                self.others_go_on_after(sequence);
                 if let Some(it) = self.sequences.get_mut(&sequence) {
                     it.acknowledge(tokens);
                 }
@@ -178,6 +184,7 @@ impl First {
     /// Releases a sequence here at once, and elsewhere with the next step.
     fn end(&mut self, sequence: SequenceId) {
         let Some(it) = self.sequences.remove(&sequence) else { return };
+        self.others_go_on_after(sequence);
         self.by_route.remove(&it.route_id());
         self.lanes.forget(sequence);
         let blocks = self.blocks_for(it.computed());
@@ -229,84 +236,6 @@ impl First {
         }
     }
 
-    fn take_job(&mut self, job: Job, inbox_now: Instant, out: &mut Outbox) {
-        let prompt: Prompt = match wire::decode(&job.payload) {
-            Ok(prompt) => prompt,
-            Err(error) => {
-                refused("prompt", &error);
-                return out.ack(job.ticket);
-            }
-        };
-        let images = Images::read(&prompt, &job, self.settings.dtype.into(), self.row_bytes);
-        let refusal = match (ids_of(&prompt, &job).zip(images), job.delivered) {
-            (_, delivered) if delivered > DELIVERIES_MAX => {
-                Failure::new(FailureKind::Internal, "the request ended every instance that tried to serve it")
-            }
-            (None, _) => Failure::new(
-                FailureKind::Unavailable,
-                "the stored prompt or the images' embeddings have expired",
-            ),
-            (Some((ids, images)), _) => match self.too_large(&prompt) {
-                Some(failure) => failure,
-                None => {
-                    let left = Duration::from_millis(prompt.context.remaining_ms).saturating_sub(job.age);
-                    let deadline = inbox_now + left;
-                    self.wait(Waiting { prompt, ids, images, ticket: job.ticket, deadline });
-                    return;
-                }
-            },
-        };
-        out.fail(&prompt.context, None, refusal);
-        images::blob(&prompt).into_iter().for_each(|blob| out.discard(blob));
-        out.ack(job.ticket);
-    }
-
-    /// Answers that have begun come before new ones.
-    fn wait(&mut self, it: Waiting) {
-        let is_new = |it: &Waiting| it.prompt.context.attempt == 0;
-        let place = match is_new(&it) {
-            true => self.waiting.len(),
-            false => self.waiting.iter().position(is_new).unwrap_or(self.waiting.len()),
-        };
-        self.waiting.insert(place, it);
-    }
-
-    /// A sequence that can never fit must not wait at the head of the queue for ever.
-    fn too_large(&self, prompt: &Prompt) -> Option<Failure> {
-        let tokens = prompt.prompt_tokens.saturating_add(prompt.max_tokens);
-        let blocks_max = self.routes.blocks_max(&self.peers);
-        if self.blocks_for(tokens) <= blocks_max {
-            return None;
-        }
-        let held = u64::from(blocks_max) * u64::from(self.shard.engine.block_tokens());
-        let message = format!("prompt and answer take up to {tokens} tokens, the KV cache holds {held}");
-        Some(Failure::invalid("max_tokens", message).with_code("context_length_exceeded"))
-    }
-
-    /// Admits what fits, oldest first; returns whether anything was.
-    fn admit(&mut self, out: &mut Outbox) -> bool {
-        let mut admitted = false;
-        while let Some(next) = self.waiting.front() {
-            // Room for the prompt and one more block; what grows beyond is preempted when it must be.
-            let blocks = self.blocks_for(next.ids.len() as u32 + 1);
-            let id = RouteId(rand::random());
-            let Some(route) = self.routes.choose(id, &self.peers, &self.usage, blocks) else { break };
-            let Some(Waiting { prompt, ids, images, ticket, deadline }) = self.waiting.pop_front() else {
-                break;
-            };
-            let prompt_tokens = prompt.prompt_tokens;
-            out.notify(&prompt.context, Event::Admitted { route: route.clone(), prompt_tokens });
-            images::blob(&prompt).into_iter().for_each(|blob| out.discard(blob));
-            out.ack(ticket);
-            self.usage.begin(&route);
-            let sequence = self.number();
-            self.by_route.insert(id, sequence);
-            self.sequences.insert(sequence, Sequence::new(sequence, prompt, (ids, images), route, deadline));
-            admitted = true;
-        }
-        admitted
-    }
-
     pub(super) fn number(&mut self) -> SequenceId {
         self.last_sequence += 1;
         SequenceId(self.last_sequence)
@@ -328,6 +257,11 @@ impl Stage for First {
             return 0;
         }
         self.routes.room(&self.peers, &self.usage) as usize
+    }
+
+    /// What waits here waits for room, and what is admitted is the session's.
+    fn isolates_entries(&self) -> bool {
+        false
     }
 
     fn attachments(&self, entry: &bytes::Bytes) -> Vec<BlobRef> {
@@ -354,6 +288,7 @@ impl Stage for First {
             self.take_job(job, inbox.now, out);
         }
         self.expire(inbox.now, inbox.reconnected, out);
+        self.alone = self.alone.filter(|alone| alone.until > inbox.now);
         if inbox.reconnected {
             self.sweep_at = Some(inbox.now + SWEEP_AFTER);
         }
@@ -365,7 +300,7 @@ impl Stage for First {
             self.waiting.drain(..).for_each(|it| out.give_back(it.ticket));
         }
         // What was admitted is told before the first step is computed, which may take long.
-        let again = self.admit(out) || self.run_step(&inbox, out);
+        let again = self.admit(inbox.now, out) || self.run_step(&inbox, out);
         if again {
             out.wake_at(inbox.now);
         } else if let Some(deadline) = self.next_deadline() {
@@ -390,16 +325,7 @@ impl First {
     fn next_deadline(&self) -> Option<Instant> {
         let sequences = self.sequences.values().map(|it| it.deadline);
         let waiting = self.waiting.iter().map(|it| it.deadline);
-        sequences.chain(waiting).chain(self.lanes.deadline()).chain(self.sweep_at).min()
+        let rest = sequences.chain(waiting).chain(self.lanes.deadline()).chain(self.sweep_at);
+        rest.chain(self.alone.map(|alone| alone.until)).min()
     }
-}
-
-/// The prompt's token ids; none when they were stored apart and are no longer there.
-fn ids_of(prompt: &Prompt, job: &Job) -> Option<Vec<u32>> {
-    let bytes: &[u8] = match &prompt.ids {
-        Payload::Inline(bytes) => bytes,
-        Payload::Blob(_) => job.blobs.first()?.as_ref()?,
-    };
-    let ids: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
-    (!ids.is_empty() && ids.len() as u32 >= prompt.prompt_tokens).then_some(ids)
 }

@@ -119,6 +119,11 @@ impl Lanes {
         self.sent.values().next().map(|sent| sent.at + STEP_DEADLINE)
     }
 
+    /// Whether any step is on its way.
+    pub(super) fn has_steps(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
     /// Whether anything is on its way or waits to be said.
     pub(super) fn is_busy(&self) -> bool {
         !self.sent.is_empty() || self.lanes.values().any(|lane| !lane.control.is_empty())

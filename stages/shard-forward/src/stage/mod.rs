@@ -1,5 +1,7 @@
 //! shard-forward as a stage: one shard that schedules, others that follow.
 
+mod admission;
+mod alone;
 mod first;
 mod schedule;
 

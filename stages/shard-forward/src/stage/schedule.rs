@@ -20,7 +20,7 @@ impl First {
         let lanes: HashSet<Vec<InstanceId>> = self
             .sequences
             .values()
-            .filter(|it| it.rows_ready() > 0)
+            .filter(|it| it.rows_ready() > 0 && self.may_run(it))
             .map(|it| it.route.shards.clone())
             .chain(
                 self.lanes
@@ -61,7 +61,7 @@ impl First {
     }
 
     fn has_room(&self, lane: &[InstanceId]) -> bool {
-        self.in_flight(lane) < self.depth.limit(self.on_lane(lane).count())
+        self.others_are_back() && self.in_flight(lane) < self.depth.limit(self.on_lane(lane).count())
     }
 
     /// Takes rows from the sequences of a lane.
@@ -73,7 +73,7 @@ impl First {
         let decoding = self.on_lane(lane).filter(|it| it.decodes() || it.awaits_token).count();
         let mut decode: Vec<(u64, SequenceId)> = Vec::new();
         let mut prefill: Vec<SequenceId> = Vec::new();
-        for it in self.on_lane(lane).filter(|it| it.rows_ready() > 0) {
+        for it in self.on_lane(lane).filter(|it| it.rows_ready() > 0 && self.may_run(it)) {
             match it.decodes() {
                 true if it.unread() <= window => decode.push((it.last_step, it.id)),
                 true => {}

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use pipelines::Outbox;
-use pipelines::runner::unavailable;
 use schemas::control::{Control, Feedback, Head, Open, Say};
 use schemas::extras::Extras;
 use schemas::hidden::{Hidden, Slice};
@@ -329,5 +328,5 @@ fn row(sequence: SequenceId, position: u32, vocabulary: u32, output: RowOutput) 
 
 /// What a request hears when `instance` of its route has gone.
 pub(super) fn gone(role: Role) -> Failure {
-    unavailable(&role.to_string())
+    Failure::instance_lost(role)
 }

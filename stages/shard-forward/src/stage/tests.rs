@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pipelines::graph::{InFlight, ShardForward};
-use pipelines::stage::{DELIVERIES_MAX, Effect, Ticket};
+use pipelines::stage::{Effect, Ticket};
 use pipelines::{Inbox, Job, Outbox, Peers, Stage};
 use schemas::admission::{Event, Notice};
 use schemas::control::{Control, Feedback, Head, Say};
@@ -70,7 +70,12 @@ impl Bench {
 
     /// A new snapshot of who is alive.
     fn meet(&mut self) {
-        let all = [(LATER, Role::ShardForward(1)), (SAMPLE, Role::Sample), (DETOKENIZE, Role::Detokenize)];
+        let all = [
+            (LATER, Role::ShardForward(1)),
+            (SAMPLE, Role::Sample),
+            (DETOKENIZE, Role::Detokenize),
+            (DOOR, Role::Gateway),
+        ];
         let announced = all.into_iter().filter(|(instance, _)| self.alive.contains(instance));
         let peers: BTreeMap<InstanceId, Presence> =
             announced.map(|(instance, role)| (instance, presence(instance, role))).collect();
@@ -118,6 +123,14 @@ impl Bench {
     }
 
     fn job(&mut self, length: u32) -> Job {
+        self.job_with(length, false)
+    }
+
+    fn job_alone(&mut self, length: u32) -> Job {
+        self.job_with(length, true)
+    }
+
+    fn job_with(&mut self, length: u32, alone: bool) -> Job {
         self.last_ticket += 1;
         let ids: Vec<u8> = (0..length).flat_map(|id| id.to_le_bytes()).collect();
         let context = Context {
@@ -126,6 +139,7 @@ impl Bench {
             attempt: 0,
             door: DOOR,
             remaining_ms: 60_000,
+            alone,
             traceparent: None,
         };
         let prompt = Prompt {
@@ -143,8 +157,8 @@ impl Bench {
             payload: wire::encode(&prompt),
             blobs: vec![],
             ticket: Ticket(self.last_ticket),
-            delivered: 1,
             age: Duration::ZERO,
+            is_poison: false,
         }
     }
 
@@ -316,20 +330,76 @@ fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_force
 }
 
 #[test]
-fn what_can_never_fit_is_refused_and_what_kills_is_given_up() {
+fn what_can_never_fit_is_refused() {
     let mut bench = Bench::new(|_| {});
     let job = bench.job(2000);
     let came = bench.call(vec![job], vec![]);
     assert!(
         matches!(&came.notices[0].event, Event::Failed { failure, .. } if failure.kind == FailureKind::Invalid)
     );
-    let mut poison = bench.job(4);
-    poison.delivered = DELIVERIES_MAX + 1;
-    let came = bench.call(vec![poison], vec![]);
-    assert!(
-        matches!(&came.notices[0].event, Event::Failed { failure, .. } if failure.kind == FailureKind::Internal)
-    );
-    assert_eq!(came.acks, [Ticket(2)]);
+    assert_eq!(came.acks, [Ticket(1)]);
+}
+
+/// Which sequences a step has rows of.
+fn sequences(step: &Hidden) -> Vec<SequenceId> {
+    step.slices.iter().map(|slice| slice.sequence).collect()
+}
+
+#[test]
+fn beside_a_request_that_is_served_alone_nothing_is_computed_until_its_client_has_heard() {
+    let mut bench = Bench::new(|_| {});
+    let (_, step) = bench.submit(&[4]);
+    let step = step.steps[0].clone();
+    let other = sequences(&step);
+    let (alone, next) = (bench.job_alone(4), bench.job(4));
+    let admission = bench.call(vec![alone, next], vec![]);
+    assert_eq!(admission.notices.len(), 1, "the one behind it waits");
+    assert!(bench.call(vec![], vec![]).steps.is_empty(), "a step of the others is on its way");
+    let first = bench.draw(&step, None).steps.remove(0);
+    assert_ne!(sequences(&first), other);
+    assert_eq!(first.slices.len(), 1);
+    let second = bench.draw(&first, None).steps.remove(0);
+    assert_eq!(sequences(&second), sequences(&first), "its client has not heard of the token");
+    let heard = Feedback { entries: vec![(route_of(&admission), Say::Delivered(1))] };
+    let came = bench.call(vec![], vec![wire::encode(&heard)]);
+    assert_eq!(came.notices.len(), 1, "the one behind it is admitted");
+    let third = bench.draw(&second, None).steps.remove(0);
+    assert_eq!(third.slices.len(), 3);
+}
+
+#[test]
+fn one_served_alone_that_ends_or_stays_silent_lets_the_others_go_on() {
+    for silent in [false, true] {
+        let mut bench = Bench::new(|_| {});
+        let (alone, next) = (bench.job_alone(4), bench.job(4));
+        let admission = bench.call(vec![alone, next], vec![]);
+        let came = match silent {
+            true => {
+                bench.now += Duration::from_secs(31);
+                bench.call(vec![], vec![])
+            }
+            false => {
+                let cancel = Feedback { entries: vec![(route_of(&admission), Say::Cancel)] };
+                bench.call(vec![], vec![wire::encode(&cancel)])
+            }
+        };
+        assert!(matches!(came.notices[0].event, Event::Admitted { .. }), "silent: {silent}");
+    }
+}
+
+#[test]
+fn sequences_of_a_door_that_has_gone_end() {
+    let mut bench = Bench::new(|_| {});
+    bench.alive.push(DOOR);
+    bench.meet();
+    let (_, step) = bench.submit(&[4]);
+    bench.alive.retain(|instance| *instance != DOOR);
+    bench.meet();
+    let came = bench.call(vec![], vec![]);
+    assert!(matches!(&came.notices[0].event, Event::Failed { failure, .. } if !failure.is_instance_lost()));
+    let released_by = [came.steps, bench.draw(&step.steps[0], None).steps].concat();
+    assert_eq!(released_by.iter().flat_map(released).collect::<Vec<_>>(), sequences(&step.steps[0]));
+    assert_eq!(bench.first.status().used, Room::default());
 }
 
 #[test]
