@@ -53,7 +53,7 @@ goldens: ## Makes the reference files of the tests anew, with transformers
 	@.deps/python/bin/python models/demo/goldens.py
 	@.deps/python/bin/python tests/goldens/vision/make.py
 
-demo-model: ## Trains the demo model (under an hour on two cores)
+demo-model: ## Trains the demo model (an hour and a half on two cores)
 	@scripts/python-env
 	@.deps/python/bin/python models/demo/train.py
 

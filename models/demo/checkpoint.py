@@ -1,4 +1,4 @@
-"""Writes trained weights as a Hugging Face checkpoint: Llama's of the text phases, LLaVA's of all."""
+"""Writes trained weights as a Hugging Face checkpoint in LLaVA's layout."""
 
 import json
 import subprocess
@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 import scenes
 import tokenizer as tok
 import train_scenes
-import train_text
 from model import Shape
 from train_tower import VISION_SHAPE
 
@@ -107,28 +106,18 @@ def processor_config() -> dict:
     }
 
 
-def export_text(weights: Path, folder: Path) -> None:
-    """Configuration, tokenizer and bf16 weights."""
-    files = {"config.json": llama_config(train_text.SHAPE), "generation_config.json": generation_config()}
-    write(folder, files, weights, sees=False)
-
-
-def export_seeing(weights: Path, folder: Path) -> None:
-    """The same with tower and projector, and these in ONNX form, too."""
+def export(weights: Path, folder: Path) -> None:
+    """Configuration, tokenizer, bf16 weights; tower and projector in ONNX form, too."""
     files = {
         "config.json": llava_config(),
         "generation_config.json": generation_config(),
         "preprocessor_config.json": preprocessor_config(),
         "processor_config.json": processor_config(),
     }
-    write(folder, files, weights, sees=True)
-    subprocess.run([sys.executable, CONVERT_VISION, folder], check=True)
-
-
-def write(folder: Path, files: dict[str, dict], weights: Path, sees: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    tok.save(folder, sees)
+    tok.save(folder)
     bf16 = {name: weight.to(torch.bfloat16).contiguous() for name, weight in load_file(weights).items()}
     save_file(bf16, folder / "model.safetensors", metadata={"format": "pt"})
+    subprocess.run([sys.executable, CONVERT_VISION, folder], check=True)

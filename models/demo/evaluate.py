@@ -8,6 +8,7 @@ from torch import Tensor
 
 import tokenizer as tok
 from corpus import Turn
+from samples import Sample, pad
 
 # `[batch, n_tokens]` token ids and the indices of their prompts in, logits `[batch, vocab_size]` of the next token out.
 NextLogits = Callable[[Tensor, list[int]], Tensor]
@@ -60,6 +61,26 @@ def accuracy(next_logits: NextLogits, cases: list[Turn], prompts: list[list[int]
     for case, answer in zip(cases, answered, strict=True):
         right[case.skill].append(answer == case.answer.encode())
     return {skill: (sum(marks), len(marks)) for skill, marks in right.items()}
+
+
+@torch.no_grad()
+def forced_accuracy(
+    logits_of: Callable[[list[Sample]], Tensor], samples: list[Sample], skills: list[str], batch: int = 64
+) -> Accuracy:
+    """What `accuracy` counts, of samples with one answer each, without decoding.
+
+    Greedy decoding gives an answer exactly when each of its tokens is the likeliest after those before.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    indices = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))
+    for start in range(0, len(indices), batch):
+        chosen = indices[start : start + batch]
+        ids, weights = pad([samples[index] for index in chosen])
+        guesses = logits_of([samples[index] for index in chosen])[:, :-1].argmax(-1)
+        marks = ((guesses == ids[:, 1:]) | (weights[:, 1:] == 0)).all(1)
+        for index, mark in zip(chosen, marks.tolist(), strict=True):
+            right[skills[index]].append(mark)
+    return {skill: (sum(right[skill]), len(right[skill])) for skill in dict.fromkeys(skills)}
 
 
 def one_line(accuracies: Accuracy) -> str:

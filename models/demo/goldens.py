@@ -14,7 +14,7 @@ from pathlib import Path
 import tokenizers
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from tokenizer import END, EOS
 
@@ -71,7 +71,7 @@ def greedy(llama, ids: list[int]) -> tuple[list[int], float]:
 def main() -> None:
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(HERE)
-    llama = AutoModelForCausalLM.from_pretrained(HERE, dtype=torch.float32, attn_implementation="eager").eval()
+    llama = AutoModelForImageTextToText.from_pretrained(HERE, dtype=torch.float32, attn_implementation="eager").eval()
     chats = []
     for messages in CHATS:
         rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

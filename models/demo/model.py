@@ -49,7 +49,8 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden_size, kv_width, bias=False)
         self.o_proj = nn.Linear(q_width, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """What it adds to `x`, and where it looked: `[batch, n_heads, n_tokens, n_tokens]`."""
         batch, n_tokens, _ = x.shape
         heads = (batch, n_tokens, -1, self.shape.head_dim)
         q = rotate(self.q_proj(x).view(heads).transpose(1, 2), cos, sin)
@@ -60,8 +61,8 @@ class Attention(nn.Module):
         # Written out, because PyTorch's fused kernel is several times slower on a CPU in bf16.
         later = torch.ones(n_tokens, n_tokens, dtype=torch.bool).triu(1)
         scores = (q @ k.transpose(-1, -2) * self.shape.head_dim**-0.5).masked_fill(later, float("-inf"))
-        attended = scores.softmax(-1) @ v
-        return self.o_proj(attended.transpose(1, 2).reshape(batch, n_tokens, -1))
+        looked = scores.softmax(-1)
+        return self.o_proj((looked @ v).transpose(1, 2).reshape(batch, n_tokens, -1)), looked
 
 
 class Mlp(nn.Module):
@@ -83,9 +84,10 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
         self.mlp = Mlp(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        attended, looked = self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), looked
 
 
 class Decoder(nn.Module):
@@ -117,10 +119,16 @@ class Llama(nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         """`x`: embeddings, `[batch, n_tokens, hidden_size]`, as is what it returns."""
+        return self.decode_and_look(x, 0)[0]
+
+    def decode_and_look(self, x: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """The same, and where the heads of `layer` looked: `[batch, n_heads, n_tokens, n_tokens]`."""
         n_tokens = x.shape[1]
-        for layer in self.model.layers:
-            x = layer(x, self.cos[:n_tokens], self.sin[:n_tokens])
-        return self.model.norm(x)
+        looked = []
+        for block in self.model.layers:
+            x, at = block(x, self.cos[:n_tokens], self.sin[:n_tokens])
+            looked.append(at)
+        return self.model.norm(x), looked[layer]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`hidden`: `[.., hidden_size]`. Returns `[.., vocab_size]`."""

@@ -18,11 +18,13 @@ BATCH_TOKENS_PER_WORKER = 2048
 class Sample:
     """`weights[i]` is what predicting `ids[i]` counts for in the loss: 0 for everything but answers.
 
-    `scene` is what the picture shows that the first image tokens stand for.
+    `scene` is what the picture shows that the image tokens stand for; `cells[i]` are those of it at which to look for
+    `ids[i]`, if any.
     """
 
     ids: list[int]
     weights: list[float]
+    cells: list[tuple[int, ...]]
     scene: scenes.Scene | None = None
 
 
@@ -35,20 +37,22 @@ def encode(
     starts with its picture.
     """
     skill_weights = skill_weights or {}
-    ids, weights = [tok.BOS], [0.0]
+    ids, weights, looked_at = [tok.BOS], [0.0], [()]
 
-    def add(role: int, content: list[int], weight: float) -> None:
+    def add(role: int, content: list[int], weight: float, cells: tuple[tuple[int, ...], ...] = ()) -> None:
         ids.extend((role, *content, tok.END))
         weights.extend((0.0, *(weight for _ in content), weight))
+        looked_at.extend(((), *(cells or ((),) * (len(content) + 1))))
 
     if conversation.system:
         add(tok.SYSTEM, [*conversation.system.encode()], 0.0)
     picture = [tok.IMAGE] * scenes.N_CELLS if scene else []
     for turn in conversation.turns:
         add(tok.USER, [*picture, *turn.prompt.encode()], 0.0)
-        add(tok.ASSISTANT, [*turn.answer.encode()], skill_weights.get(turn.skill, 1.0))
+        cells = turn.cells if isinstance(turn, scenes.SceneTurn) and scene else ()
+        add(tok.ASSISTANT, [*turn.answer.encode()], skill_weights.get(turn.skill, 1.0), cells)
         picture = []
-    return Sample(ids, weights, scene)
+    return Sample(ids, weights, looked_at, scene)
 
 
 def encode_question(prompt: str, has_picture: bool = False) -> list[int]:
@@ -72,6 +76,17 @@ def batches(samples: Iterator[Sample], seed: int, sorted_together: int) -> Itera
             batches[-1].append(sample)
         rng.shuffle(batches)
         yield from batches
+
+
+def pad_cells(samples: list[Sample]) -> Tensor:
+    """For each token the share of attention that each cell should get, `[n_samples, n_tokens, N_CELLS]`; 0 where none should."""
+    n_tokens = max(len(sample.ids) for sample in samples)
+    shares = torch.zeros(len(samples), n_tokens, scenes.N_CELLS)
+    for row, sample in enumerate(samples):
+        for position, cells in enumerate(sample.cells):
+            if cells:
+                shares[row, position, list(cells)] = 1 / len(cells)
+    return shares
 
 
 def pad(samples: list[Sample]) -> tuple[Tensor, Tensor]:

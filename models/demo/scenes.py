@@ -17,6 +17,7 @@ from corpus import Turn, with_article
 
 CELLS_A_SIDE = 3
 N_CELLS = CELLS_A_SIDE**2
+THINGS_MAX = 4
 CELL = 24
 SIDE = CELLS_A_SIDE * CELL
 
@@ -57,7 +58,7 @@ class Thing:
 Scene = tuple[Thing, ...]
 
 
-def draw_scene(rng: random.Random, things_max: int = 4) -> Scene:
+def draw_scene(rng: random.Random, things_max: int = THINGS_MAX) -> Scene:
     n_things = rng.choices(range(1, things_max + 1), weights=(2, 3, 3, 2)[:things_max])[0]
     cells = sorted(rng.sample(range(N_CELLS), n_things))
     return tuple(Thing(cell, rng.choice(SHAPES), rng.choice(COLOR_NAMES), rng.choice(SIZES)) for cell in cells)
@@ -77,48 +78,65 @@ def only_one(rng: random.Random, scene: Scene, attribute: Callable[[Thing], obje
     return rng.choice(alone) if alone else None
 
 
-def ask_color(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
+@dataclass(frozen=True)
+class Question:
+    """`cells` says for each letter of the answer and for its end at which cells to look, if any."""
+
+    prompt: str
+    answer: str
+    cells: tuple[tuple[int, ...], ...]
+
+
+def about(things: Scene, prompt: str, answer: str) -> Question:
+    """A question whose answer is seen at `things`."""
+    return Question(prompt, answer, (tuple(thing.cell for thing in things),) * (len(answer) + 1))
+
+
+def ask_color(rng: random.Random, scene: Scene) -> Question | None:
     thing = only_one(rng, scene, lambda thing: thing.shape)
-    return thing and (f"What color is the {thing.shape}?", thing.color)
+    return thing and about((thing,), f"What color is the {thing.shape}?", thing.color)
 
 
-def ask_shape(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
+def ask_shape(rng: random.Random, scene: Scene) -> Question | None:
     thing = only_one(rng, scene, lambda thing: thing.color)
-    return thing and (f"Which shape is {thing.color}?", thing.shape)
+    return thing and about((thing,), f"Which shape is {thing.color}?", thing.shape)
 
 
-def ask_count(rng: random.Random, scene: Scene) -> tuple[str, str]:
+def ask_count(rng: random.Random, scene: Scene) -> Question:
     # Half the questions are about something that is there.
     there = rng.random() < 0.5
     match rng.randrange(3):
         case 0:
-            return "How many shapes are there?", str(len(scene))
+            return about(scene, "How many shapes are there?", str(len(scene)))
         case 1:
             color = rng.choice(scene).color if there else rng.choice(COLOR_NAMES)
-            return f"How many shapes are {color}?", str(sum(thing.color == color for thing in scene))
+            alike = tuple(thing for thing in scene if thing.color == color)
+            return about(alike, f"How many shapes are {color}?", str(len(alike)))
         case _:
             shape = rng.choice(scene).shape if there else rng.choice(SHAPES)
             plural = "crosses" if shape == "cross" else f"{shape}s"
-            return f"How many {plural} are there?", str(sum(thing.shape == shape for thing in scene))
+            alike = tuple(thing for thing in scene if thing.shape == shape)
+            return about(alike, f"How many {plural} are there?", str(len(alike)))
 
 
-def ask_position(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
+def ask_position(rng: random.Random, scene: Scene) -> Question | None:
     thing = only_one(rng, scene, lambda thing: (thing.color, thing.shape))
-    return thing and (f"Where is the {thing.color} {thing.shape}?", PLACES[thing.cell])
+    return thing and about((thing,), f"Where is the {thing.color} {thing.shape}?", PLACES[thing.cell])
 
 
-def ask_size(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
+def ask_size(rng: random.Random, scene: Scene) -> Question | None:
     thing = only_one(rng, scene, lambda thing: (thing.color, thing.shape))
-    return thing and (f"Is the {thing.color} {thing.shape} small or large?", thing.size)
+    return thing and about((thing,), f"Is the {thing.color} {thing.shape} small or large?", thing.size)
 
 
-def ask_cell(rng: random.Random, scene: Scene) -> tuple[str, str]:
+def ask_cell(rng: random.Random, scene: Scene) -> Question:
     cell = rng.choice(scene).cell if rng.random() < 0.7 else rng.randrange(N_CELLS)
     there = next((thing for thing in scene if thing.cell == cell), None)
-    return f"What is {place_phrase(cell)}?", with_article(there.name) if there else "nothing"
+    answer = with_article(there.name) if there else "nothing"
+    return Question(f"What is {place_phrase(cell)}?", answer, ((cell,),) * (len(answer) + 1))
 
 
-def ask_presence(rng: random.Random, scene: Scene) -> tuple[str, str]:
+def ask_presence(rng: random.Random, scene: Scene) -> Question:
     """Half the answers are yes; the others mix up what is there where they can."""
     if rng.random() < 0.5:
         thing = rng.choice(scene)
@@ -126,12 +144,29 @@ def ask_presence(rng: random.Random, scene: Scene) -> tuple[str, str]:
     else:
         color = rng.choice([thing.color for thing in scene] if rng.random() < 0.5 else COLOR_NAMES)
         shape = rng.choice([thing.shape for thing in scene] if rng.random() < 0.5 else SHAPES)
-    is_there = any(thing.color == color and thing.shape == shape for thing in scene)
-    return f"Is there {with_article(f'{color} {shape}')}?", "yes" if is_there else "no"
+    alike = tuple(thing for thing in scene if thing.color == color and thing.shape == shape)
+    return about(alike, f"Is there {with_article(f'{color} {shape}')}?", "yes" if alike else "no")
 
 
-def ask_caption(_: random.Random, scene: Scene) -> tuple[str, str]:
-    return "Describe the image.", ", ".join(f"{with_article(thing.name)} {place_phrase(thing.cell)}" for thing in scene)
+def ask_caption(_: random.Random, scene: Scene) -> Question:
+    parts = [f"{with_article(thing.name)} {place_phrase(thing.cell)}" for thing in scene]
+    # Whether a comma follows or the end is seen at the next thing, which is there or not.
+    next_cells = [thing.cell for thing in scene[1:]]
+    cells = [(scene[0].cell,)] * len(parts[0])
+    for cell, part in zip(next_cells, parts[1:], strict=True):
+        cells.extend([(cell,)] * len(f", {part}"))
+    return Question("Describe the image.", ", ".join(parts), (*cells, (scene[-1].cell,)))
+
+
+@dataclass(frozen=True)
+class SceneTurn(Turn):
+    """`cells` as a question has them."""
+
+    cells: tuple[tuple[int, ...], ...] = ()
+
+
+def turn_of(skill: str, question: Question) -> SceneTurn:
+    return SceneTurn(skill, "", question.prompt, question.answer, question.cells)
 
 
 def describe(rng: random.Random, scene: Scene) -> tuple[Thing, str] | None:
@@ -145,30 +180,27 @@ def describe(rng: random.Random, scene: Scene) -> tuple[Thing, str] | None:
     return thing, word.format(thing)
 
 
-def ask_simply(rng: random.Random, scene: Scene, skill: str) -> Turn | None:
-    """A question that needs one property only, or every cell in turn: a step towards those that need more."""
+def ask_simply(rng: random.Random, scene: Scene, skill: str) -> SceneTurn | None:
+    """A question that needs one property only: a step towards those that need more."""
     described = describe(rng, scene)
     if skill == "position" and described:
         thing, words = described
-        return Turn(skill, "", f"Where is the {words}?", PLACES[thing.cell])
+        return turn_of(skill, about((thing,), f"Where is the {words}?", PLACES[thing.cell]))
     if skill == "size" and described:
         thing, words = described
-        return Turn(skill, "", f"Is the {words} small or large?", thing.size)
+        return turn_of(skill, about((thing,), f"Is the {words} small or large?", thing.size))
     if skill == "cell":
         thing = rng.choice(scene)
         asked, answer = rng.choice((("What color", thing.color), ("Which shape", thing.shape)))
-        return Turn(skill, "", f"{asked} is {place_phrase(thing.cell)}?", answer)
+        return turn_of(skill, about((thing,), f"{asked} is {place_phrase(thing.cell)}?", answer))
     if skill == "presence":
         shape = rng.choice(SHAPES)
-        is_there = any(thing.shape == shape for thing in scene)
-        return Turn(skill, "", f"Is there {with_article(shape)}?", "yes" if is_there else "no")
-    if skill == "caption":
-        by_cell = {thing.cell: with_article(thing.name) for thing in scene}
-        return Turn(skill, "", "List the cells.", ", ".join(by_cell.get(cell, "nothing") for cell in range(N_CELLS)))
+        alike = tuple(thing for thing in scene if thing.shape == shape)
+        return turn_of(skill, about(alike, f"Is there {with_article(shape)}?", "yes" if alike else "no"))
     return ask(rng, scene, skill)
 
 
-SKILLS: dict[str, Callable[[random.Random, Scene], tuple[str, str] | None]] = {
+SKILLS: dict[str, Callable[[random.Random, Scene], Question | None]] = {
     "color": ask_color,
     "shape": ask_shape,
     "count": ask_count,
@@ -180,10 +212,10 @@ SKILLS: dict[str, Callable[[random.Random, Scene], tuple[str, str] | None]] = {
 }
 
 
-def ask(rng: random.Random, scene: Scene, skill: str) -> Turn | None:
+def ask(rng: random.Random, scene: Scene, skill: str) -> SceneTurn | None:
     """A question with its answer, or none where the scene does not allow one of this skill."""
     question = SKILLS[skill](rng, scene)
-    return question and Turn(skill, "", *question)
+    return question and turn_of(skill, question)
 
 
 # --- Held out ---------------------------------------------------------------------------------------------------------
@@ -306,15 +338,13 @@ class Painter:
     The masks are shrunk from four times their size, as the model's processor shrinks a picture of `draw_picture`.
     """
 
-    MASKS_OF_EACH = 1500
-
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, masks_of_each: int = 1500):
         rng = random.Random(seed)
         self.random = torch.Generator().manual_seed(seed)
         self.rng = rng
         self.masks = {
             (shape, size): torch.from_numpy(
-                np.stack([self.draw_small_mask(shape, draw_look(rng, size)) for _ in range(self.MASKS_OF_EACH)])
+                np.stack([self.draw_small_mask(shape, draw_look(rng, size)) for _ in range(masks_of_each)])
             )
             for shape in SHAPES
             for size in SIZES
@@ -332,7 +362,8 @@ class Painter:
             background = torch.tensor(draw_background(self.rng), dtype=torch.float32)[:, None, None]
             picture[:] = background[:, :, None, None]
             for thing in scene:
-                mask = self.masks[thing.shape, thing.size][self.rng.randrange(self.MASKS_OF_EACH)] / 255
+                masks = self.masks[thing.shape, thing.size]
+                mask = masks[self.rng.randrange(len(masks))] / 255
                 color = torch.tensor(draw_color(self.rng, thing.color), dtype=torch.float32)[:, None, None]
                 row, column = divmod(thing.cell, CELLS_A_SIDE)
                 picture[:, row, :, column, :] = background + mask * (color - background)

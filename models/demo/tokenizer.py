@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
 BOS, EOS, USER, ASSISTANT, SYSTEM, END = range(256, 262)
 VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
-# One token more for models that see.
+# One token more once the model sees.
 IMAGE_TOKEN = "<|image|>"
 IMAGE = VOCAB_SIZE
 CONTEXT_TOKENS = 512
@@ -22,32 +22,20 @@ CHAT_TEMPLATE = """\
     {%- elif message['role'] == 'system' and not loop.first -%}
         {{- raise_exception('a system message must be the first message') -}}
     {%- endif -%}
-    {{- '<|' ~ message['role'] ~ '|>' ~ message['content'] | trim ~ '<|end|>' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{- '<|assistant|>' -}}
-{%- endif -%}
-"""
-
-
-CONTENT_PARTS = """\
-{%- if message['content'] is string -%}
+    {{- '<|' ~ message['role'] ~ '|>' -}}
+    {%- if message['content'] is string -%}
             {{- message['content'] | trim -}}
         {%- else -%}
             {%- for part in message['content'] -%}
                 {{- '<|image|>' if part['type'] == 'image' else part['text'] | trim -}}
             {%- endfor -%}
-        {%- endif -%}"""
-
-
-def chat_template(sees: bool) -> str:
-    """With `sees`, a message's content may be a list of parts, too."""
-    if not sees:
-        return CHAT_TEMPLATE
-    message = "{{- '<|' ~ message['role'] ~ '|>' ~ message['content'] | trim ~ '<|end|>' -}}"
-    with_parts = f"{{{{- '<|' ~ message['role'] ~ '|>' -}}}}\n    {CONTENT_PARTS}\n    {{{{- '<|end|>' -}}}}"
-    assert message in CHAT_TEMPLATE
-    return CHAT_TEMPLATE.replace(message, with_parts)
+        {%- endif -%}
+    {{- '<|end|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|assistant|>' -}}
+{%- endif -%}
+"""
 
 
 def byte_symbols() -> list[str]:
@@ -60,22 +48,22 @@ def byte_symbols() -> list[str]:
     return [chr(byte if byte in printable else next(substitutes)) for byte in range(256)]
 
 
-def make(sees: bool) -> Tokenizer:
+def make() -> Tokenizer:
     symbols = byte_symbols()
     assert sorted(symbols) == sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {symbol: byte for byte, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special_tokens = (*SPECIAL_TOKENS, IMAGE_TOKEN) if sees else SPECIAL_TOKENS
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special_tokens])
-    assert tokenizer.get_vocab_size() == VOCAB_SIZE + sees
+    special_tokens = [AddedToken(token, normalized=False, special=True) for token in (*SPECIAL_TOKENS, IMAGE_TOKEN)]
+    tokenizer.add_special_tokens(special_tokens)
+    assert tokenizer.get_vocab_size() == VOCAB_SIZE + 1
     assert tokenizer.token_to_id("<|end|>") == END
     return tokenizer
 
 
-def save(folder: Path, sees: bool) -> None:
-    make(sees).save(str(folder / "tokenizer.json"))
+def save(folder: Path) -> None:
+    make().save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|bos|>",
@@ -84,8 +72,7 @@ def save(folder: Path, sees: bool) -> None:
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": CONTEXT_TOKENS,
-        "chat_template": chat_template(sees),
+        "chat_template": CHAT_TEMPLATE,
+        "extra_special_tokens": {"image_token": IMAGE_TOKEN},
     }
-    if sees:
-        config["extra_special_tokens"] = {"image_token": IMAGE_TOKEN}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -2,12 +2,12 @@
 
     .deps/python/bin/python models/demo/train.py               # trains, exports, evaluates
     .deps/python/bin/python models/demo/train.py --eval-only   # evaluates the files beside this one
-    .deps/python/bin/python models/demo/train.py --pictures    # goes on from them with pictures, in target/demo-model
 """
 
 import argparse
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -29,32 +29,24 @@ from training import spawn_workers
 
 HERE = Path(__file__).parent
 BETWEEN_PHASES = HERE.parents[1] / "target" / "demo-model"
-SEEING_MODEL = BETWEEN_PHASES / "seeing-model"
 
 # --- Phases -----------------------------------------------------------------------------------------------------------
 
 
-def train_text_phases(folder: Path, first_phase: int) -> None:
+def train(folder: Path, first_phase: int) -> None:
+    """The decoder without pictures, the eye, the decoder with pictures; exports what comes out to `folder`."""
     BETWEEN_PHASES.mkdir(parents=True, exist_ok=True)
-    weights = BETWEEN_PHASES / "text.safetensors"
-    for index, phase in list(enumerate(train_text.PHASES))[first_phase:]:
-        print(f"phase {index}", flush=True)
-        spawn_workers(train_text.train_text, phase, weights if index > 0 else None, weights)
-    checkpoint.export_text(weights, folder)
-
-
-def train_picture_phases(folder: Path) -> None:
-    """From the text model beside this file: first the tower alone, then all together."""
-    BETWEEN_PHASES.mkdir(parents=True, exist_ok=True)
-    tower, whole = BETWEEN_PHASES / "tower.safetensors", BETWEEN_PHASES / "whole.safetensors"
-    print("tower", flush=True)
-    spawn_workers(train_tower, tower)
-    start = (HERE / "model.safetensors", tower)
+    text, eye, whole = (BETWEEN_PHASES / f"{name}.safetensors" for name in ("text", "eye", "whole"))
+    phases: list[tuple[Callable, tuple]] = []
+    for index, phase in enumerate(train_text.PHASES):
+        phases.append((train_text.train_text, (phase, text if index > 0 else None, text)))
+    phases.append((train_tower, (eye,)))
     for index, phase in enumerate(train_scenes.PHASES):
-        print(f"scenes, phase {index}", flush=True)
-        spawn_workers(train_scenes.train_scenes, phase, start, whole)
-        start = (whole,)
-    checkpoint.export_seeing(whole, folder)
+        phases.append((train_scenes.train_scenes, (phase, eye, whole if index > 0 else text, whole)))
+    for index, (train_phase, arguments) in list(enumerate(phases))[first_phase:]:
+        print(f"phase {index} of {len(phases)}: {train_phase.__name__}", flush=True)
+        spawn_workers(train_phase, *arguments)
+    checkpoint.export(whole, folder)
 
 
 # --- Held-out cases ---------------------------------------------------------------------------------------------------
@@ -84,10 +76,6 @@ def write_lines(lines: list[dict[str, str]], file: Path) -> None:
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
 
 
-def write_text(held_out: corpus.HeldOut, folder: Path) -> None:
-    write_lines(text_lines(held_out), folder / "heldout.jsonl")
-
-
 def write_scenes(held_out: scenes.HeldOut, folder: Path) -> None:
     write_lines(scene_lines(held_out), folder / "scenes.jsonl")
     (folder / "scenes").mkdir(exist_ok=True)
@@ -106,17 +94,14 @@ class Exported:
     """The exported files as transformers reads them."""
 
     def __init__(self, folder: Path, dtype: torch.dtype):
-        from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
         self.folder = folder
         self.dtype = dtype
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        if (folder / "preprocessor_config.json").exists():
-            self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
-            # Pillow's resampling, as vision-encode has it.
-            self.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        else:
-            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
+        # Pillow's resampling, as vision-encode has it.
+        self.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
 
     def encode_chat(self, turns: list[Turn], has_picture: bool = False) -> list[int]:
         messages: list[dict] = Conversation(None, turns).messages()[:-1]
@@ -191,36 +176,29 @@ def print_table(accuracies: dict[str, Accuracy], overlaps_by_skill: Counter[str]
     print(f"{sum(overlaps_by_skill.values())} overlaps", flush=True)
 
 
-def evaluate(folder: Path, held_out: corpus.HeldOut) -> None:
-    assert read_lines(folder / "heldout.jsonl") == text_lines(held_out), "heldout.jsonl is not what corpus.py holds out"
+def evaluate(folder: Path, text: corpus.HeldOut, seen: scenes.HeldOut) -> None:
+    assert read_lines(folder / "heldout.jsonl") == text_lines(text), "heldout.jsonl is not what corpus.py holds out"
+    assert read_lines(folder / "scenes.jsonl") == scene_lines(seen), "scenes.jsonl is not what scenes.py holds out"
     exported = {"f32": Exported(folder, torch.float32), "bf16": Exported(folder, torch.bfloat16)}
     check_encoding(exported["f32"].tokenizer)
-    print_table(evaluate_text(exported, held_out.test), train_text.overlaps(held_out))
+    # Held-out scenes are in no sample: they are left out as scenes are drawn.
+    print_table(evaluate_scenes(exported, seen.test), Counter())
+    print_table(evaluate_text(exported, text.test), train_text.overlaps(text))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eval-only", action="store_true", help="train nothing")
-    parser.add_argument("--pictures", action="store_true", help="train the text model beside this file to see")
     parser.add_argument("--from-phase", type=int, default=0, help="continue with this phase (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help=f"where the checkpoint is (default: {HERE}, {SEEING_MODEL})")
+    parser.add_argument("--folder", type=Path, default=HERE, help="where the checkpoint is (default: %(default)s)")
     arguments = parser.parse_args()
 
     text, seen = corpus.held_out(), scenes.held_out()
-    folder = arguments.folder or (SEEING_MODEL if arguments.pictures else HERE)
     if not arguments.eval_only:
-        if arguments.pictures:
-            train_picture_phases(folder)
-            write_scenes(seen, folder)
-        else:
-            train_text_phases(folder, arguments.from_phase)
-        write_text(text, folder)
-    evaluate(folder, text)
-    if arguments.pictures:
-        assert read_lines(folder / "scenes.jsonl") == scene_lines(seen), "scenes.jsonl is not what scenes.py holds out"
-        exported = {"f32": Exported(folder, torch.float32), "bf16": Exported(folder, torch.bfloat16)}
-        # Its scenes are in no training sample: they are left out as they are drawn.
-        print_table(evaluate_scenes(exported, seen.test), Counter())
+        train(arguments.folder, arguments.from_phase)
+        write_lines(text_lines(text), arguments.folder / "heldout.jsonl")
+        write_scenes(seen, arguments.folder)
+    evaluate(arguments.folder, text, seen)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,6 @@ class Trainer:
         self.weights = [weight for module, _ in modules for weight in module.parameters()]
 
     def step(self, step: int, loss: torch.Tensor) -> None:
-        """Weights that the loss does not depend on stay as they are: the same ones at each worker."""
         factor = rate_factor(step, self.n_steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor

@@ -58,7 +58,8 @@ fn the_demo_folder_is_whole() {
     let vocab_size = demo.config().vocab_size;
     assert_eq!(demo.load_tokenizer().unwrap().vocab_size(), vocab_size);
     assert!(demo.eos_ids().iter().all(|&id| (id as usize) < vocab_size) && !demo.eos_ids().is_empty());
-    let embedding = weights.get("model.embed_tokens.weight").unwrap();
+    assert!(demo.vision().is_some() && demo.vision_encoder().is_file());
+    let embedding = weights.get("language_model.model.embed_tokens.weight").unwrap();
     assert_eq!(embedding.shape, [vocab_size, demo.config().hidden_size]);
     assert_eq!(demo.hash().unwrap(), demo.hash().unwrap());
 }

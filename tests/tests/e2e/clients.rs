@@ -5,6 +5,11 @@ use std::process::Command;
 use anyhow::ensure;
 use tests::{Cluster, Options, repository};
 
+/// A scene that the chat page is asked about.
+const PICTURE: &str = "scenes/01.png";
+const QUESTION: &str = "Which shape is orange?";
+const ANSWER: &str = "ring";
+
 fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output()?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -36,7 +41,10 @@ async fn the_chat_page_streams_an_answer_in_a_browser() -> anyhow::Result<()> {
         );
     }
     let script = repository().join("tests/clients/chat_page.mjs");
-    let printed = run(Command::new(node).arg(script).arg(cluster.url()).arg(chromium))?;
+    let picture = repository().join("models/demo").join(PICTURE);
+    let mut page = Command::new(node);
+    page.arg(script).arg(cluster.url()).arg(chromium).arg(picture).args([QUESTION, ANSWER]);
+    let printed = run(&mut page)?;
     assert!(printed.contains("all checks passed"), "{printed}");
     Ok(())
 }

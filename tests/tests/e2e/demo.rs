@@ -1,10 +1,13 @@
 //! The shipped model does what its training script says it does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Cluster, Options, repository};
 
 /// Requests at once: keeps the batch full without waiting in the queue.
@@ -13,8 +16,23 @@ const CLIENTS: usize = 48;
 #[derive(Deserialize)]
 struct Case {
     skill: String,
+    /// File of the scene that the question is about.
+    picture: Option<PathBuf>,
     prompt: String,
     answer: String,
+}
+
+impl Case {
+    fn content(&self) -> anyhow::Result<Value> {
+        let Some(picture) = &self.picture else { return Ok(json!(self.prompt)) };
+        let file = std::fs::read(demo().join(picture))?;
+        let url = format!("data:image/png;base64,{}", STANDARD.encode(file));
+        Ok(json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self.prompt}]))
+    }
+}
+
+fn demo() -> PathBuf {
+    repository().join("models/demo")
 }
 
 #[derive(Deserialize)]
@@ -31,29 +49,49 @@ struct Golden {
 #[tokio::test]
 async fn every_skill_is_right_in_95_of_100_held_out_cases() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::demo()).await?;
-    let file = std::fs::read_to_string(repository().join("models/demo/heldout.jsonl"))?;
+    check_skills(&cluster, "heldout.jsonl", 8, 250).await
+}
+
+#[tokio::test]
+async fn questions_about_held_out_scenes_are_answered_right_in_95_of_100() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::demo()).await?;
+    check_skills(&cluster, "scenes.jsonl", 8, 50).await
+}
+
+/// Asks every case of `file`, of `skills` skills with at least `cases_of_each`.
+async fn check_skills(
+    cluster: &Cluster,
+    file: &str,
+    skills: usize,
+    cases_of_each: u32,
+) -> anyhow::Result<()> {
+    let file = std::fs::read_to_string(demo().join(file))?;
     let cases: Vec<Case> = file.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let api = cluster.api();
     let answers = futures_util::stream::iter(cases.into_iter().map(|case| {
-        let api = api.clone();
+        let (api, model) = (api.clone(), cluster.model.clone());
         async move {
-            let reply = api.chat(&case.prompt, json!({"temperature": 0, "max_tokens": 64})).await?;
+            let body = json!({
+                "model": model, "messages": [{"role": "user", "content": case.content()?}], "temperature": 0,
+                "max_tokens": 256,
+            });
+            let reply = api.post("/v1/chat/completions", &body).await?;
             anyhow::ensure!(reply.status == 200, "{}", reply.body);
             Ok((case.skill, reply.text() == case.answer))
         }
     }));
-    let mut skills: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    let mut by_skill: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     let mut answers = answers.buffer_unordered(CLIENTS);
     while let Some(answer) = answers.next().await {
         let (skill, right) = answer?;
-        let (asked, correct) = skills.entry(skill).or_default();
+        let (asked, correct) = by_skill.entry(skill).or_default();
         *asked += 1;
         *correct += u32::from(right);
     }
-    assert!(skills.len() >= 4, "{skills:?}");
-    for (skill, (asked, correct)) in &skills {
+    assert_eq!(by_skill.len(), skills, "{by_skill:?}");
+    for (skill, (asked, correct)) in &by_skill {
         println!("{skill}: {correct} of {asked}");
-        assert!(*asked >= 250, "{skill}: {asked} cases");
+        assert!(*asked >= cases_of_each, "{skill}: {asked} cases");
         assert!(correct * 100 >= asked * 95, "{skill}: {correct} of {asked}");
     }
     Ok(())
@@ -62,7 +100,7 @@ async fn every_skill_is_right_in_95_of_100_held_out_cases() -> anyhow::Result<()
 #[tokio::test]
 async fn greedy_text_is_that_of_transformers() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
-    let file = std::fs::read_to_string(repository().join("models/demo/goldens.json"))?;
+    let file = std::fs::read_to_string(demo().join("goldens.json"))?;
     let Goldens { chats } = serde_json::from_str(&file)?;
     assert!(chats.len() >= 10);
     let api = cluster.api();
@@ -98,7 +136,7 @@ async fn sampling_settings_do_what_they_say() -> anyhow::Result<()> {
     let question = "What is 12 + 34?";
     let plain = api.chat(question, json!({"temperature": 0})).await?;
     let banned = plain.text().as_bytes()[0];
-    let folder = models::ModelFolder::open(&repository().join("models/demo"))?;
+    let folder = models::ModelFolder::open(&demo())?;
     let id = folder.load_tokenizer()?.encode(&char::from(banned).to_string(), false)?[0];
     let bias = json!({"temperature": 0, "logit_bias": {id.to_string(): -100}});
     let biased = api.chat(question, bias).await?;

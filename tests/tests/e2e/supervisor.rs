@@ -51,6 +51,19 @@ impl Up {
         Ok(command.args(arguments).env("XDG_RUNTIME_DIR", self.folder.path()).output()?)
     }
 
+    /// The status once it has `instances` instances.
+    async fn status_of(&self, instances: usize) -> anyhow::Result<Value> {
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = self.status()?;
+            if status["instances"].as_array().is_some_and(|found| found.len() >= instances) {
+                return Ok(status);
+            }
+            ensure!(std::time::Instant::now() < until, "not {instances} instances: {status}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     fn status(&self) -> anyhow::Result<Value> {
         let output = self.tokenway(&["status", "--json"])?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -61,13 +74,22 @@ impl Up {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn up_serves_restarts_what_dies_and_leaves_nothing_behind() -> anyhow::Result<()> {
     let mut up = Up::start(&[]).await?;
-    let status = up.status()?;
+    let expected = [
+        "detokenize",
+        "gateway",
+        "sample",
+        "shard-forward.0",
+        "shard-forward.1",
+        "tokenize",
+        "vision-encode",
+    ];
+    // Text does not wait for the encoder.
+    let status = up.status_of(expected.len()).await?;
     let instances = status["instances"].as_array().context("no instances")?;
     let roles: BTreeSet<&str> = instances.iter().filter_map(|instance| instance["role"].as_str()).collect();
-    let expected = ["detokenize", "gateway", "sample", "shard-forward.0", "shard-forward.1", "tokenize"];
     assert_eq!(roles, expected.into());
     let pids: BTreeSet<u64> = instances.iter().filter_map(|instance| instance["pid"].as_u64()).collect();
-    assert_eq!(pids.len(), 6, "six processes: {status}");
+    assert_eq!(pids.len(), expected.len(), "a process each: {status}");
 
     let run = up.tokenway(&["run", "What is 12 + 34?", "--url", &up.http, "--temperature", "0"])?;
     assert_eq!(String::from_utf8_lossy(&run.stdout).trim(), "46");
