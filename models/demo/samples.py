@@ -79,7 +79,7 @@ def batches(samples: Iterator[Sample], seed: int, sorted_together: int) -> Itera
 
 
 def pad_cells(samples: list[Sample]) -> Tensor:
-    """For each token the share of attention that each cell should get, `[n_samples, n_tokens, N_CELLS]`; 0 where none should."""
+    """For each token the share of attention that each cell should get: `[n_samples, n_tokens, N_CELLS]`, 0 for none."""
     n_tokens = max(len(sample.ids) for sample in samples)
     shares = torch.zeros(len(samples), n_tokens, scenes.N_CELLS)
     for row, sample in enumerate(samples):

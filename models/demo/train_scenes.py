@@ -1,4 +1,4 @@
-"""The last phase: the decoder learns to answer questions about pictures, and keeps its other skills."""
+"""The last phases: the decoder learns to answer questions about pictures, and keeps its other skills."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,8 +22,6 @@ from vision import Eye
 
 SHAPE = Shape(vocab_size=tok.VOCAB_SIZE + 1)
 BATCHES_SORTED_TOGETHER = 16
-
-
 STEPS_BETWEEN_VALIDATIONS = 200
 # Questions that need one property only, and questions of the skills without pictures.
 SHARE_OF_SIMPLE = 0.2
@@ -34,7 +32,8 @@ SHARE_OF_TEXT = 0.05
 class Phase:
     """The first steps show one or two things: what is learnt there carries over.
 
-    The learning rate is that of a run of `schedule_steps`, which may be more than are made. `share_of_pictures` is that of the steps; the others keep the skills without pictures.
+    The learning rate is that of a run of `schedule_steps`, which may be more than are made. `share_of_pictures` is that
+    of the steps; the others keep the skills without pictures.
     """
 
     seed: int
@@ -146,7 +145,7 @@ def scene_samples(
                 turns.append(replace(turn, prompt=corpus.type_carelessly(rng, turn.prompt)))
         system = rng.choice(corpus.SYSTEM_MESSAGES) if rng.random() < 0.08 else None
         sample = encode(Conversation(system, turns), TOKEN_WEIGHTS, scene)
-        if len(sample.ids) <= tok.CONTEXT_TOKENS:
+        if turns and len(sample.ids) <= tok.CONTEXT_TOKENS:
             yield sample
 
 
@@ -189,7 +188,7 @@ class Model:
         self.eye.requires_grad_(False)
 
     def load_decoder(self, file: Path) -> None:
-        """The decoder of a checkpoint. The image token's row stays as it is drawn where there is none: it is never read."""
+        """The decoder of a checkpoint. Where that has no row for the image token, it stays as drawn: nobody reads it."""
         loaded = load_file(file)
         weights = {name.removeprefix("language_model."): weight.float() for name, weight in loaded.items()}
         own = self.llama.state_dict()
@@ -241,8 +240,8 @@ def loss_of(model: Model, decode: Decode, batch: list[Sample], painter: scenes.P
         return loss
     shares = pad_cells(batch)[:, 1:]
     first = torch.tensor([sample.ids.index(tok.IMAGE) for sample in batch])
-    at = (first[:, None] + torch.arange(scenes.N_CELLS))[:, None, None, :].expand(-1, LOOKING_HEADS, shares.shape[1], -1)
-    seen = looked[:, :LOOKING_HEADS].gather(3, at).clamp_min(1e-20)
+    at = (first[:, None] + torch.arange(scenes.N_CELLS))[:, None, None, :]
+    seen = looked[:, :LOOKING_HEADS].gather(3, at.expand(-1, LOOKING_HEADS, shares.shape[1], -1)).clamp_min(1e-20)
     surprise = -(shares[:, None] * seen.log()).sum(-1).mean(1)
     has_cells = weights * (shares.sum(-1) > 0)
     return loss + LOOKING_WEIGHT * (surprise * has_cells).sum() / has_cells.sum().clamp_min(1)
