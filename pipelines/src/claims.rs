@@ -13,18 +13,20 @@ use crate::peers::Peers;
 const BUCKET: &str = "tw_claims";
 /// Longer than any request waits.
 const KEPT_FOR: Duration = Duration::from_secs(900);
-/// Well after the silence of an instance that has gone is noticed. Whoever lives then has let go of the entry.
-const HOLDER_GONE_AFTER: Duration = Duration::from_secs(3);
+/// How old a claim is when its holder is judged: well after an instance that has gone is known to have, and one that lives to
+/// whoever has just started. Whoever lives then has let go of the entry.
+const JUDGED_AFTER: Duration = Duration::from_secs(3);
 const BYTES_MAX: i64 = 4 << 20;
 
-/// An entry by its queue and its number there.
+/// An entry by its queue, its number there and its time: a queue that was made anew counts from 1 again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntryName(String);
 
 impl EntryName {
-    /// The entry `number` of the JetStream stream `stream`.
-    pub(crate) fn new(stream: &str, number: u64) -> Self {
-        Self(format!("{stream}.{number}"))
+    /// The entry `number` of the JetStream stream `stream`, put there at `published`.
+    pub(crate) fn new(stream: &str, number: u64, published: SystemTime) -> Self {
+        let since = published.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(format!("{stream}.{number}.{}", since.as_nanos()))
     }
 }
 
@@ -35,7 +37,7 @@ pub(crate) enum Claim {
     Mine,
     /// Answer it: who worked on it has gone.
     Poison,
-    /// Leave it: somebody works on it, or is not yet known to have gone.
+    /// Leave it: somebody may still work on it.
     Others,
 }
 
@@ -50,12 +52,12 @@ pub(crate) async fn take(
     let before = claims.entry(entry.0.as_str()).await?.filter(|it| it.operation == Operation::Put);
     let holder = before.as_ref().and_then(|it| std::str::from_utf8(&it.value).ok()?.parse().ok());
     if let (Some(before), Some(holder)) = (before, holder.filter(|holder| *holder != me)) {
+        let age = SystemTime::from(before.created).elapsed().unwrap_or_default();
+        if age < JUDGED_AFTER {
+            return Ok(Claim::Others);
+        }
         if !peers.is_alive(holder) {
             return Ok(Claim::Poison);
-        }
-        let age = SystemTime::from(before.created).elapsed().unwrap_or_default();
-        if age < HOLDER_GONE_AFTER {
-            return Ok(Claim::Others);
         }
     }
     claims.put(entry.0.as_str(), me.to_string().into()).await?;

@@ -88,10 +88,10 @@ impl Output {
 
     /// Keeps extending a delivery, from here until it is acknowledged.
     pub(crate) fn hold(&mut self, delivery: async_nats::jetstream::Message) -> Entry {
-        let origin = delivery.info().ok().map(|info| Origin {
-            name: EntryName::new(info.stream, info.stream_sequence),
-            delivered: info.delivered,
-            published: info.published.into(),
+        let origin = delivery.info().ok().map(|info| {
+            let published = info.published.into();
+            let name = EntryName::new(info.stream, info.stream_sequence, published);
+            Origin { name, delivered: info.delivered, published }
         });
         let (message, acker) = delivery.split();
         self.last_ticket += 1;
@@ -127,7 +127,6 @@ impl Output {
             }));
         }
         if is_poison {
-            metrics::counter!("tokenway_poison_total").increment(1);
             tracing::error!(role = %self.role, "an entry ended the instance that worked on it alone");
         }
         let age = entry.age();

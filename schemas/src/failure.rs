@@ -39,6 +39,8 @@ pub struct Failure {
 
 /// The [`Failure::code`] of an attempt whose instance has gone.
 const INSTANCE_LOST: &str = "instance_lost";
+/// The [`Failure::code`] of a request that ends whoever serves it.
+const POISON: &str = "poison";
 
 impl Failure {
     /// A failure of `kind` that no single field caused.
@@ -66,7 +68,12 @@ impl Failure {
     pub fn poison() -> Self {
         let message =
             "the request ended the processes that served it, the last one while it served nothing else";
-        Self::new(FailureKind::Internal, message).with_code("poison")
+        Self::new(FailureKind::Internal, message).with_code(POISON)
+    }
+
+    /// Whether this is [`Failure::poison`].
+    pub fn is_poison(&self) -> bool {
+        self.code.as_deref() == Some(POISON)
     }
 
     /// The same failure with a word for programs.

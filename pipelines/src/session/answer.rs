@@ -152,12 +152,13 @@ impl Answer {
     /// Opens the next attempt, with what was delivered forced, when it was the route that failed and not the request; fails
     /// with `lost` otherwise, and when too many routes were lost in a row.
     ///
-    /// After two deaths the request is served alone. A death then is its own doing: it is quarantined.
+    /// After two deaths the request is served alone. A death then is its own doing: it is quarantined, as is one of which a stage
+    /// says that it ended the stage's instances.
     async fn go_on(&mut self, lost: Failure) -> Result<(), Failure> {
+        if lost.is_poison() || (lost.is_instance_lost() && self.request.context.alone) {
+            return Err(self.quarantine().await);
+        }
         if lost.is_instance_lost() {
-            if self.request.context.alone {
-                return Err(self.quarantine().await);
-            }
             self.deaths += 1;
             self.request.context.alone = self.deaths >= DEATHS_IN_COMPANY;
         }
@@ -179,6 +180,7 @@ impl Answer {
         let session = self.request.context.session;
         tracing::error!(%session, delivered = self.journal.len(), "request ended whoever served it, at last alone");
         let key = quarantine::key(self.fp, &self.request.input, &self.images);
+        self.door.state().quarantine.keep(key);
         quarantine::announce(&key, &self.door.state().bus).await;
         Failure::poison()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use schemas::quarantine::Quarantined;
 use schemas::request::{Input, Payload};
-use schemas::{Edge, Fingerprint, Subject, wire};
+use schemas::{Fingerprint, Subject, wire};
 
 use super::images::Images;
 use crate::bus::Bus;
@@ -45,8 +45,12 @@ pub(super) fn key(fp: Fingerprint, input: &Input, images: &Images) -> Quarantine
 impl Quarantine {
     /// Whether `key` may not be admitted; it is only made when anything may not.
     pub(super) fn holds(&self, key: impl FnOnce() -> Quarantined) -> bool {
-        let kept = self.lock();
-        !kept.is_empty() && kept.get(&key()).is_some_and(|until| *until > Instant::now())
+        if self.lock().is_empty() {
+            return false;
+        }
+        // Not under the lock: images are long.
+        let key = key();
+        self.lock().get(&key).is_some_and(|until| *until > Instant::now())
     }
 
     /// Refuses `key` from here on, at this door.
@@ -76,11 +80,11 @@ impl Quarantine {
     }
 }
 
-/// Tells every door, this one among them.
+/// Tells every other door.
 pub(super) async fn announce(key: &Quarantined, bus: &Bus) {
     metrics::counter!("tokenway_poison_total").increment(1);
     if let Err(error) = bus.client().publish(Subject::quarantine().to_string(), wire::encode(key)).await {
-        tracing::warn!(%error, edge = Quarantined::KIND, "quarantine");
+        tracing::warn!(%error, "other doors do not hear of a poison");
     }
 }
 

@@ -73,6 +73,10 @@ async fn an_entry_that_ends_tokenize_ends_two_instances_and_no_other_request() -
     };
     let (_, deaths) = killing_for(&mut cluster, "tokenize", &poison_ids(), requests).await?;
     assert_eq!(deaths, 2);
+    // Clients try again by themselves.
+    let again = poison(&api, json!({"max_tokens": 4}));
+    let ((), deaths) = killing_for(&mut cluster, "tokenize", &poison_ids(), again).await?;
+    assert_eq!(deaths, 0);
     Ok(())
 }
 
