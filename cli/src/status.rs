@@ -190,6 +190,7 @@ impl InstanceRow {
                 State::Ready => "ready",
                 State::Draining => "draining",
                 State::Gone => "gone",
+                State::Unreachable => "unreachable",
             },
             model,
             fp: presence.fp.map(|fp| fp.to_string()),

@@ -35,6 +35,8 @@ pub struct Failure {
     pub param: Option<String>,
     /// A word for programs, e.g. `context_length_exceeded`.
     pub code: Option<String>,
+    /// Seconds after which the same request may pass, where that is known.
+    pub retry_after: Option<u32>,
 }
 
 /// The [`Failure::code`] of an attempt whose instance has gone.
@@ -45,12 +47,18 @@ const POISON: &str = "poison";
 impl Failure {
     /// A failure of `kind` that no single field caused.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, code: None }
+        Self { kind, message: message.into(), param: None, code: None, retry_after: None }
     }
 
     /// The request's field `param` breaks a rule.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Invalid, message: message.into(), param: Some(param.into()), code: None }
+        Self {
+            kind: FailureKind::Invalid,
+            message: message.into(),
+            param: Some(param.into()),
+            code: None,
+            retry_after: None,
+        }
     }
 
     /// `what` has gone while it served the request: another attempt may pass, unless it is the request that ends it.
@@ -74,6 +82,12 @@ impl Failure {
     /// Whether this is [`Failure::poison`].
     pub fn is_poison(&self) -> bool {
         self.code.as_deref() == Some(POISON)
+    }
+
+    /// The same failure with the time after which the request may pass, in seconds.
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     /// The same failure with a word for programs.

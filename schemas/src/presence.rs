@@ -13,6 +13,8 @@ pub enum State {
     Draining,
     /// Has left, by its own word or its supervisor's.
     Gone,
+    /// Could not be reached by another, who says so; it is back once it announces itself.
+    Unreachable,
 }
 
 /// Room, in the units that admission counts.

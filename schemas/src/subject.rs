@@ -72,6 +72,11 @@ impl Subject {
         Self(format!("{ROOT}.presence.{instance}"))
     }
 
+    /// Asks one instance for a word.
+    pub fn probe(instance: InstanceId) -> Self {
+        Self(format!("{ROOT}.probe.{instance}"))
+    }
+
     /// Pattern over every announcement.
     pub fn presence_all() -> Self {
         Self(format!("{ROOT}.presence.*"))

@@ -18,7 +18,7 @@ use crate::peers::Peers;
 pub(super) const DELIVERIES_MAX: usize = 4096;
 
 /// How long after its scheduling shard has gone an answer may still arrive.
-const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(250);
+const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(100);
 
 /// What a session gets to hear.
 #[derive(Debug)]
