@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::http::reply::Reply;
 
-/// When an overloaded door may be asked again.
-const RETRY_AFTER_SECONDS: u64 = 1;
+/// When an overloaded door may be asked again, if nothing better is known.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// OpenAI's error body.
 #[derive(Debug, Clone, Object, Serialize)]
@@ -65,7 +65,7 @@ pub enum Refusal {
         Reply<ErrorBody>,
         /// Seconds to wait before trying again.
         #[oai(header = "Retry-After")]
-        u64,
+        u32,
     ),
     /// The client left.
     #[oai(status = 499)]
@@ -84,6 +84,7 @@ pub enum Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         let kind = failure.kind;
+        let retry_after = failure.retry_after.unwrap_or(RETRY_AFTER_SECONDS);
         let body = Reply(ErrorBody::from(failure));
         match kind {
             FailureKind::Invalid => Self::Invalid(body),
@@ -91,7 +92,7 @@ impl From<Failure> for Refusal {
             FailureKind::TooLarge => Self::TooLarge(body),
             FailureKind::DeadlineExceeded => Self::DeadlineExceeded(body),
             FailureKind::Cancelled => Self::Cancelled(body),
-            FailureKind::Overloaded => Self::Overloaded(body, RETRY_AFTER_SECONDS),
+            FailureKind::Overloaded => Self::Overloaded(body, retry_after),
             FailureKind::Unavailable => Self::Unavailable(body),
             FailureKind::Internal => Self::Internal(body),
         }

@@ -19,6 +19,7 @@ use super::feedback::Feedbacks;
 use super::images::{AskImage, Discards, Images};
 use super::quarantine::{self, Quarantine};
 use super::roster::Roster;
+use super::waits::Waits;
 use crate::bus::Bus;
 use crate::owned;
 use crate::peers::Peers;
@@ -40,6 +41,7 @@ pub(super) struct DoorState {
     pub(super) roster: Roster,
     pub(super) feedbacks: Feedbacks,
     pub(super) quarantine: Quarantine,
+    pub(super) waits: Waits,
     discards: Discards,
 }
 
@@ -64,6 +66,7 @@ impl Door {
             roster: Roster::default(),
             feedbacks: Feedbacks::default(),
             quarantine: Quarantine::default(),
+            waits: Waits::default(),
             discards: Discards::new(&bus),
         });
         let stop = CancellationToken::new();
@@ -220,8 +223,20 @@ impl Door {
             forced: Payload::Inline(Vec::new()),
         };
         let mut answer = Answer::new(self.clone(), fp, request, ask.images, deliveries, deadline);
-        answer.submit().await?;
-        answer.admitted().await?;
+        let waiting = self.0.waits.begin(fp, Instant::now());
+        let admitted = async {
+            answer.submit().await?;
+            answer.admitted().await
+        };
+        match admitted.await {
+            Ok(()) => waiting.admitted(Instant::now()),
+            Err(failure) if failure.kind == FailureKind::Overloaded => {
+                // Not as one of those who wait.
+                drop(waiting);
+                return Err(failure.with_retry_after(self.0.waits.retry_after_seconds(fp, Instant::now())));
+            }
+            Err(failure) => return Err(failure),
+        }
         Ok(answer)
     }
 

@@ -8,6 +8,7 @@ mod feedback;
 mod images;
 mod quarantine;
 mod roster;
+mod waits;
 
 pub use answer::{Answer, Piece};
 pub use ask::{Ask, AskInput};
