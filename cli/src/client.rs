@@ -11,7 +11,12 @@ use crate::sse;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the rest of a stream is asked for after its connection broke: time for a gateway to start anew.
+const READ_ON_WITHIN: Duration = Duration::from_secs(30);
+const READ_ON_EVERY: Duration = Duration::from_millis(250);
+
 /// A gateway and the key to it.
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
@@ -28,10 +33,15 @@ pub struct Stats {
     completion_tokens: u64,
 }
 
-/// An answer while it is made.
+/// An answer while it is made. When the connection breaks it is read on from where it was.
 pub struct Answer {
+    client: Client,
     response: Response,
     decoder: sse::Decoder,
+    /// The stream's name, where the gateway keeps a journal.
+    stream: Option<String>,
+    /// The id of the last event.
+    last: String,
     pieces: std::collections::VecDeque<String>,
     stats: Stats,
     done: bool,
@@ -84,9 +94,13 @@ impl Client {
     pub async fn chat(&self, body: &Value) -> anyhow::Result<Answer> {
         let started = Instant::now();
         let response = self.send(self.http.post(self.url("/v1/chat/completions")).json(body)).await?;
+        let stream = response.headers().get("x-stream-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         Ok(Answer {
+            client: self.clone(),
             response,
             decoder: sse::Decoder::default(),
+            stream,
+            last: "0".to_owned(),
             pieces: Default::default(),
             stats: Stats { started, first: None, ended: started, prompt_tokens: 0, completion_tokens: 0 },
             done: false,
@@ -127,12 +141,40 @@ impl Answer {
             if self.done {
                 return Ok(None);
             }
-            let bytes = self.response.chunk().await.context("the answer broke off")?;
-            let bytes = bytes.context("the answer broke off before its end")?;
+            let bytes = match self.response.chunk().await.context("the answer broke off") {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => {
+                    self.read_on(anyhow::anyhow!("the answer broke off before its end")).await?;
+                    continue;
+                }
+                Err(broken) => {
+                    self.read_on(broken).await?;
+                    continue;
+                }
+            };
             for event in self.decoder.push(&bytes) {
-                self.take(&event)?;
+                if let Some(id) = event.id {
+                    self.last = id;
+                }
+                self.take(&event.data)?;
             }
         }
+    }
+
+    /// Asks for what follows the last event until a gateway has it; fails as the connection did when none does in time.
+    async fn read_on(&mut self, broken: anyhow::Error) -> anyhow::Result<()> {
+        let Some(stream) = &self.stream else { return Err(broken) };
+        let url = self.client.url(&format!("/v1/streams/{stream}"));
+        let until = Instant::now() + READ_ON_WITHIN;
+        while Instant::now() < until {
+            let request = self.client.http.get(&url).header("last-event-id", &self.last);
+            if let Ok(response) = self.client.send(request).await {
+                (self.response, self.decoder) = (response, sse::Decoder::default());
+                return Ok(());
+            }
+            tokio::time::sleep(READ_ON_EVERY).await;
+        }
+        Err(broken)
     }
 
     /// Counts and times so far.

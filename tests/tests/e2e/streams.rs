@@ -1,6 +1,6 @@
 //! Streams that outlive their gateway: read on at any gateway, every event exactly once.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tests::client::merged;
-use tests::{Api, Cluster, Options, Stream, StreamEvent, repository};
+use tests::{Api, Cluster, Options, Stream, StreamEvent, binary, repository};
 
 use crate::images::{asking, data_url, tiny};
 
@@ -221,6 +221,29 @@ async fn the_chat_page_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
     let text: String = serde_json::from_str(&printed.next().context("the page did not end")??)?;
     assert!(page.wait()?.success());
     assert_eq!(text, expected.text());
+    let resumes = reqwest::get(format!("{}/metrics", cluster.url())).await?.text().await?;
+    assert!(resumes.contains("tokenway_resumes_total 1"), "the answer was over before the gateway died");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokenway_run_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(demo()).await?;
+    let fields = json!({"temperature": 1.5, "seed": 7, "max_tokens": 400});
+    let expected = cluster.api().chat("Tell me a story about a fox.", fields).await?;
+    let mut run = Command::new(binary("tokenway")?)
+        .args(["run", "Tell me a story about a fox.", "--url", &cluster.url()])
+        .args(["--temperature", "1.5", "--seed", "7", "--max-tokens", "400"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut printed = run.stdout.take().context("no output")?;
+    let mut text = vec![0; 20];
+    printed.read_exact(&mut text)?;
+    cluster.get("gateway")?.kill()?;
+    cluster.spawn("gateway")?;
+    printed.read_to_end(&mut text)?;
+    assert!(run.wait()?.success());
+    assert_eq!(String::from_utf8(text)?.trim_end(), expected.text().trim_end());
     let resumes = reqwest::get(format!("{}/metrics", cluster.url())).await?.text().await?;
     assert!(resumes.contains("tokenway_resumes_total 1"), "the answer was over before the gateway died");
     Ok(())
