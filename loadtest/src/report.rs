@@ -12,6 +12,9 @@ use crate::request::Outcome;
 const LONGEST: Duration = Duration::from_secs(3600);
 const DIGITS: u8 = 3;
 
+/// The status of a request for which there is no room.
+const REFUSED: &str = "429";
+
 /// What a good answer is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
@@ -46,9 +49,13 @@ pub struct Report {
     pub itl_ms: Percentiles,
     /// From when a request was due to its end, in milliseconds.
     pub total_ms: Percentiles,
+    /// From when a request was due to its refusal with 429, in milliseconds.
+    pub refused_ms: Percentiles,
+    /// What refusals said in `Retry-After`, in seconds.
+    pub retry_after: Percentiles,
 }
 
-/// A distribution in milliseconds.
+/// A distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Percentiles {
     /// Median.
@@ -76,6 +83,8 @@ pub struct Recorder {
     ttft: Histogram<u64>,
     itl: Histogram<u64>,
     total: Histogram<u64>,
+    refused: Histogram<u64>,
+    retry_after: Histogram<u64>,
 }
 
 impl Recorder {
@@ -95,6 +104,8 @@ impl Recorder {
             ttft: histogram()?,
             itl: histogram()?,
             total: histogram()?,
+            refused: histogram()?,
+            retry_after: histogram()?,
         })
     }
 
@@ -104,6 +115,14 @@ impl Recorder {
         self.prompt_tokens += outcome.prompt_tokens;
         self.completion_tokens += outcome.completion_tokens;
         if let Some(error) = outcome.error {
+            if error == REFUSED {
+                add(&mut self.refused, outcome.ended - due);
+                // As milliseconds, which `Percentiles::of` takes them for.
+                outcome
+                    .retry_after
+                    .iter()
+                    .for_each(|&s| add(&mut self.retry_after, Duration::from_millis(s)));
+            }
             *self.errors.entry(error).or_default() += 1;
             return;
         }
@@ -134,6 +153,8 @@ impl Recorder {
             ttft_ms: Percentiles::of(&self.ttft),
             itl_ms: Percentiles::of(&self.itl),
             total_ms: Percentiles::of(&self.total),
+            refused_ms: Percentiles::of(&self.refused),
+            retry_after: Percentiles::of(&self.retry_after),
             errors: self.errors,
         }
     }
@@ -170,6 +191,14 @@ impl fmt::Display for Report {
             let Percentiles { p50, p90, p99, mean, max } = times;
             writeln!(f, "{name:<8} {p50:>9.2} {p90:>9.2} {p99:>9.2} {mean:>9.2} {max:>9.2}")?;
         }
+        if self.errors.contains_key(REFUSED) {
+            let (after, wait) = (self.refused_ms, self.retry_after);
+            writeln!(
+                f,
+                "refused after {:.2} ms at p50, {:.2} at p99, to come again in {:.0} s at p50",
+                after.p50, after.p99, wait.p50
+            )?;
+        }
         Ok(())
     }
 }
@@ -190,6 +219,7 @@ mod tests {
             completion_tokens: 10,
             ended: first + Duration::from_millis(45),
             error: error.map(str::to_owned),
+            retry_after: error.map(|_| 3),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub ended: Instant,
     /// Why it failed: an HTTP status, or `connect`, `broken`, `timeout`, `error` within a stream.
     pub error: Option<String>,
+    /// Seconds after which a refused one may try again, as `Retry-After` says.
+    pub retry_after: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +96,8 @@ impl Target {
         let mut response = request.send().await.map_err(name)?;
         if !response.status().is_success() {
             let status = response.status().as_u16().to_string();
+            let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
+            reading.outcome.retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
             // Read to its end, so that the connection can be used again; what it says does not matter.
             let _ = response.bytes().await;
             return Err(status);
@@ -122,6 +126,7 @@ impl Reading {
             completion_tokens: 0,
             ended: Instant::now(),
             error: None,
+            retry_after: None,
         };
         Self { line: Vec::new(), last: None, done: false, outcome }
     }

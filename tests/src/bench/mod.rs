@@ -19,6 +19,8 @@ pub mod echo_report;
 
 pub mod vision;
 
+pub mod overload;
+
 pub mod growth;
 pub mod soak;
 pub mod soak_load;
