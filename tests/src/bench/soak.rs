@@ -12,7 +12,7 @@ use crate::bench::growth::slope;
 use crate::bench::soak_load::Load;
 use crate::bench::table::Table;
 use crate::bench::usage::Usage;
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{BrokerHoldings, Cluster, Nats, Options};
 
 /// Requests at a time.
 const CLIENTS: usize = 32;
@@ -22,6 +22,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const WARM_UP: f64 = 0.1;
 /// Growth that fails a process, in KiB a request.
 const SLOPE_MAX: f64 = 1.0;
+/// Open files that a process may have more at the end: clients that gave up connect anew now and then.
+const FILES_MAX: usize = CLIENTS / 2;
 /// Time in which everything must be free after the last request.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -43,6 +45,8 @@ pub struct SoakReport {
     seconds: f64,
     failure: Option<String>,
     histories: Vec<History>,
+    /// What the broker held before the first request and after the last one.
+    broker: (BrokerHoldings, BrokerHoldings),
 }
 
 /// One process over time.
@@ -70,14 +74,16 @@ impl Soak {
         let cluster = Cluster::start(options).await?;
         let bus = Bus::connect(&cluster.nats.url(), "soak").await?;
         let watch = Watch::start(&bus).await?;
+        let before = cluster.nats.holdings().await?;
         let started = Instant::now();
         let load = Load::new(cluster.api(), self.requests, started + self.time_max);
         let mut histories: Vec<History> = Usage::of_cluster(&cluster).into_iter().map(History::new).collect();
         let failure = self.watch(&load, &watch, &mut histories).await?;
         let seconds = started.elapsed().as_secs_f64();
         settle(&watch, &mut histories).await;
+        let broker = (before, settle_broker(&cluster.nats, before).await?);
         let (answered, given_up) = (load.answered(), load.given_up());
-        Ok(SoakReport { requests: self.requests, answered, given_up, seconds, failure, histories })
+        Ok(SoakReport { requests: self.requests, answered, given_up, seconds, failure, histories, broker })
     }
 
     /// Takes samples while the clients ask; returns the first failure.
@@ -134,6 +140,29 @@ async fn settle(watch: &Watch, histories: &mut [History]) {
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// Waits until the broker holds no more than `before`, or until the deadline; returns what it holds.
+async fn settle_broker(nats: &Nats, before: BrokerHoldings) -> anyhow::Result<BrokerHoldings> {
+    let until = Instant::now() + SETTLE_DEADLINE;
+    loop {
+        let now = nats.holdings().await?;
+        if Instant::now() >= until || grown(before, now).is_empty() {
+            return Ok(now);
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// What the broker holds more of than before.
+fn grown(before: BrokerHoldings, now: BrokerHoldings) -> Vec<String> {
+    let counts = [
+        ("subscriptions", before.subscriptions, now.subscriptions),
+        ("consumers", before.consumers, now.consumers),
+        ("queued entries", before.queued, now.queued),
+    ];
+    let grown = counts.into_iter().filter(|(_, before, now)| now > before);
+    grown.map(|(what, before, now)| format!("the broker has {now} {what}, before {before}")).collect()
 }
 
 impl History {
@@ -207,11 +236,17 @@ impl SoakReport {
             if slope > SLOPE_MAX {
                 faults.push(format!("`{name}` grows by {slope:.2} KiB a request, more than {SLOPE_MAX}"));
             }
+            if let (Some(first), Some(last)) = (history.samples.first(), history.samples.last())
+                && last.files > first.files + FILES_MAX
+            {
+                faults.push(format!("`{name}` has {} files open, before {}", last.files, first.files));
+            }
             if history.left != Room::default() {
                 let Room { sequences, kv_blocks } = history.left;
                 faults.push(format!("`{name}` still holds {sequences} sequences and {kv_blocks} KV blocks"));
             }
         }
+        faults.extend(grown(self.broker.0, self.broker.1));
         faults
     }
 }
@@ -244,6 +279,17 @@ impl fmt::Display for SoakReport {
         for history in &self.histories {
             table.row(history.row());
         }
-        write!(f, "{table}")
+        writeln!(f, "{table}")?;
+        let (before, after) = self.broker;
+        write!(
+            f,
+            "broker, before and after: {} and {} subscriptions, {} and {} consumers, {} and {} queued entries",
+            before.subscriptions,
+            after.subscriptions,
+            before.consumers,
+            after.consumers,
+            before.queued,
+            after.queued
+        )
     }
 }
