@@ -11,7 +11,7 @@ ARGS ?=
 # Through the environment, so that quotes in it are only text.
 export GREET
 
-.PHONY: help setup build run test lint bench bench-vision soak goldens demo-model clean distclean
+.PHONY: help setup build run test lint bench bench-vision soak chaos goldens demo-model clean distclean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench-vision: build ## Prints images/s through vision-encode over ONNX Runtime, 
 
 soak: build ## Prints the memory growth of each process over REQUESTS=10000 requests
 	@target/release/soak --requests $(REQUESTS) $(ARGS)
+
+chaos: build ## Strikes every process with every fault under load, compares each answer with an undisturbed one (ARGS=...)
+	@target/release/chaos $(ARGS)
 
 goldens: ## Makes the reference files of the tests anew, with transformers
 	@scripts/python-env

@@ -69,6 +69,16 @@ impl Api {
         Reply::read(self.http.post(format!("{}{path}", self.url)).json(body).send().await?).await
     }
 
+    /// `POST path` with `fields` for this model.
+    pub async fn ask(&self, path: &str, fields: &Value) -> anyhow::Result<Reply> {
+        self.post(path, &merged(fields.clone(), json!({"model": self.model}))).await
+    }
+
+    /// The same as a stream; the fields say that it is one.
+    pub async fn open(&self, path: &str, fields: &Value) -> anyhow::Result<Stream> {
+        self.stream(path, &merged(fields.clone(), json!({"model": self.model}))).await
+    }
+
     /// The fields of a chat request that asks `prompt`.
     pub fn chat_body(&self, prompt: &str) -> Value {
         json!({"model": self.model, "messages": [{"role": "user", "content": prompt}]})

@@ -7,6 +7,8 @@ mod process;
 
 pub mod bench;
 
+pub mod chaos;
+
 pub use client::{Api, Reply, Stream, StreamEvent};
 pub use cluster::{Cluster, Options};
 pub use process::{Process, binary, repository};

@@ -54,14 +54,21 @@ impl Process {
     pub fn stop(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)?;
         let until = Instant::now() + Duration::from_secs(1);
-        loop {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-            if stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T')) {
-                return Ok(());
-            }
+        while self.state()? != 'T' {
             ensure!(Instant::now() < until, "`{}` goes on after SIGSTOP", self.name);
             std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(())
+    }
+
+    /// Its state as `/proc` tells it: `T` when it is stopped.
+    pub fn state(&self) -> anyhow::Result<char> {
+        let file = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&file)?;
+        stat.rsplit(") ")
+            .next()
+            .and_then(|fields| fields.chars().next())
+            .with_context(|| format!("`{file}` has no state"))
     }
 
     /// Whether it still runs.
@@ -73,17 +80,35 @@ impl Process {
     pub fn wait(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let until = Instant::now() + deadline;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended_by(until, deadline)? {
                 return Ok(status);
             }
-            ensure!(
-                Instant::now() < until,
-                "`{}` did not end within {deadline:?}:\n{}",
-                self.name,
-                self.log_tail()
-            );
             std::thread::sleep(POLL_EVERY);
         }
+    }
+
+    /// The same for one who has others to serve meanwhile.
+    pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        let until = Instant::now() + deadline;
+        loop {
+            if let Some(status) = self.ended_by(until, deadline)? {
+                return Ok(status);
+            }
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    fn ended_by(&mut self, until: Instant, deadline: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(Some(status));
+        }
+        ensure!(
+            Instant::now() < until,
+            "`{}` did not end within {deadline:?}:\n{}",
+            self.name,
+            self.log_tail()
+        );
+        Ok(None)
     }
 
     /// The last lines that it has written.

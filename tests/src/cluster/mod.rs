@@ -1,5 +1,6 @@
 //! A whole pipeline as separate processes on a broker of its own, on free ports, in a folder of its own.
 
+mod holdings;
 mod nats;
 mod proxy;
 
@@ -19,8 +20,9 @@ use tempfile::TempDir;
 use crate::client::Api;
 use crate::process::{Process, binary, repository};
 
-pub use nats::Nats;
-pub use proxy::Proxy;
+pub use holdings::Holdings;
+pub use nats::{BrokerHoldings, Nats};
+pub use proxy::{Link, Proxy};
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -36,6 +38,12 @@ pub struct Options {
     pub gateway: Vec<String>,
     /// Processes that are not started at first, by name (`tokenize`, `shard-forward.1`).
     pub absent: Vec<String>,
+    /// How many processes of each role, gateway included; the further ones are called `sample#1`, `sample#2`, …
+    pub replicas: u32,
+    /// Whether every process has a proxy before the broker.
+    pub proxied: bool,
+    /// Memory that the broker has for streams, when not what its configuration file says.
+    pub stream_memory: Option<String>,
     /// `TOKENWAY_LOG` of every process.
     pub log: String,
 }
@@ -57,6 +65,9 @@ impl Options {
             overrides: Overrides::default(),
             gateway: Vec::new(),
             absent: Vec::new(),
+            replicas: 1,
+            proxied: false,
+            stream_memory: None,
             log: "info,async_nats=warn,poem=warn".into(),
         }
     }
@@ -94,6 +105,8 @@ pub struct Cluster {
     pipeline: PathBuf,
     /// Those that processes have before the broker, by the process's name.
     proxies: BTreeMap<String, Proxy>,
+    /// Where gateways listen, by the process's name.
+    gateways: BTreeMap<String, SocketAddr>,
     /// Last, so that it outlives the processes that write to it.
     folder: TempDir,
 }
@@ -102,7 +115,7 @@ impl Cluster {
     /// Starts everything and waits until the gateway says that the model is ready, unless something is absent.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let nats = Arc::new(Nats::start(folder.path())?);
+        let nats = Arc::new(Nats::start(folder.path(), options.stream_memory.as_deref())?);
         Self::start_on(options, folder, nats, None).await
     }
 
@@ -123,21 +136,24 @@ impl Cluster {
         }
         let pipeline = folder.path().join("pipeline.toml");
         std::fs::write(&pipeline, toml::to_string(&resolved)?)?;
+        let http = gateway.map_or_else(free_address, Ok)?;
         let mut cluster = Self {
             processes: BTreeMap::new(),
             model: resolved.model.clone(),
-            http: gateway.map_or_else(free_address, Ok)?,
+            http,
             nats,
             options,
             pipeline,
             proxies: BTreeMap::new(),
+            gateways: BTreeMap::from([("gateway".to_owned(), http)]),
             folder,
         };
         let own_gateway = gateway.is_none().then(|| "gateway".to_owned());
-        let names = resolved.roles().into_iter().map(|(role, _)| role.to_string()).chain(own_gateway);
-        for name in names.collect::<Vec<_>>() {
-            if !cluster.options.absent.contains(&name) {
-                cluster.spawn(&name)?;
+        let roles: Vec<String> =
+            resolved.roles().into_iter().map(|(role, _)| role.to_string()).chain(own_gateway).collect();
+        for replica in 0..cluster.options.replicas {
+            for role in &roles {
+                cluster.start_replica(role, replica).await?;
             }
         }
         if cluster.options.absent.is_empty() {
@@ -146,9 +162,21 @@ impl Cluster {
         Ok(cluster)
     }
 
+    async fn start_replica(&mut self, role: &str, replica: u32) -> anyhow::Result<()> {
+        let name = if replica == 0 { role.to_owned() } else { format!("{role}#{replica}") };
+        if self.options.absent.contains(&name) {
+            return Ok(());
+        }
+        if role == "gateway" && replica > 0 {
+            self.gateways.insert(name.clone(), free_address()?);
+        }
+        if self.options.proxied { self.spawn_behind_proxy(&name).await } else { self.spawn(&name) }
+    }
+
     /// Starts the process `name`, for the first time or again.
     pub fn spawn(&mut self, name: &str) -> anyhow::Result<()> {
-        let process = self.process(name, name)?;
+        let role = name.split('#').next().unwrap_or(name);
+        let process = self.process(role, name)?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
     }
@@ -180,7 +208,8 @@ impl Cluster {
     /// Starts one more gateway, on another address, that the caller owns; waits until it is ready.
     pub async fn second_gateway(&self) -> anyhow::Result<(Process, Api)> {
         let http = free_address()?;
-        let process = Process::start("gateway#1", self.gateway(http)?, self.folder.path())?;
+        let process =
+            Process::start("gateway beside", self.gateway("gateway beside", http)?, self.folder.path())?;
         let api = Api::new(&format!("http://{http}"), &self.model);
         let is_ready = async {
             while !api.is_ready().await {
@@ -191,8 +220,8 @@ impl Cluster {
         Ok((process, api))
     }
 
-    fn gateway(&self, http: SocketAddr) -> anyhow::Result<Command> {
-        let mut command = self.command("gateway", "gateway")?;
+    fn gateway(&self, name: &str, http: SocketAddr) -> anyhow::Result<Command> {
+        let mut command = self.command("gateway", name)?;
         command.args(["--http", &http.to_string()]).args(&self.options.gateway);
         Ok(command)
     }
@@ -212,7 +241,8 @@ impl Cluster {
             None => (role, None),
         };
         if program == "gateway" {
-            return Process::start(name, self.gateway(self.http)?, self.folder.path());
+            let http = *self.gateways.get(name).with_context(|| format!("no address for `{name}`"))?;
+            return Process::start(name, self.gateway(name, http)?, self.folder.path());
         }
         let mut command = self.command(program, name)?;
         command.arg("--pipeline").arg(&self.pipeline).args(["--admin", "127.0.0.1:0"]);
@@ -235,6 +265,16 @@ impl Cluster {
     /// A client of the gateway.
     pub fn api(&self) -> Api {
         Api::new(&self.url(), &self.model)
+    }
+
+    /// A client of each gateway.
+    pub fn apis(&self) -> Vec<Api> {
+        self.gateways.values().map(|http| Api::new(&format!("http://{http}"), &self.model)).collect()
+    }
+
+    /// All proxies, by the names of their processes.
+    pub fn proxies(&self) -> &BTreeMap<String, Proxy> {
+        &self.proxies
     }
 
     /// Waits until the gateway says that the model is ready.

@@ -1,7 +1,9 @@
-//! A TCP proxy between one process and the broker, which can keep a message from it.
+//! A TCP proxy between one process and the broker, which can keep a message from it, slow the link or cut it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -11,13 +13,42 @@ use tokio::task::{AbortHandle, JoinSet};
 
 const READ_BYTES: usize = 64 * 1024;
 
+/// How a link carries bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Link {
+    /// At once.
+    #[default]
+    Clear,
+    /// Each read of up to 64 KiB is passed on after this time.
+    Slow(Duration),
+    /// Not at all, on connections that stay open.
+    Cut,
+}
+
 /// A proxy; dropped, it ends with its connections.
 pub struct Proxy {
     /// Where the process connects.
     pub address: SocketAddr,
     trap: watch::Sender<Arc<Vec<u8>>>,
-    caught: Arc<Semaphore>,
+    link: watch::Sender<Link>,
+    seen: Arc<Seen>,
     listening: AbortHandle,
+}
+
+/// What has happened to the bytes of a link.
+#[derive(Debug)]
+struct Seen {
+    caught: Semaphore,
+    /// Bytes that came while the link was not clear.
+    hindered: AtomicU64,
+}
+
+/// One direction's view of its proxy.
+#[derive(Clone)]
+struct Rules {
+    trap: watch::Receiver<Arc<Vec<u8>>>,
+    link: watch::Receiver<Link>,
+    seen: Arc<Seen>,
 }
 
 impl Proxy {
@@ -26,9 +57,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (trap, trapped) = watch::channel(Arc::default());
-        let caught = Arc::new(Semaphore::new(0));
-        let listening = tokio::spawn(listen(listener, upstream, trapped, caught.clone())).abort_handle();
-        Ok(Self { address, trap, caught, listening })
+        let (link, linked) = watch::channel(Link::Clear);
+        let seen = Arc::new(Seen { caught: Semaphore::new(0), hindered: AtomicU64::new(0) });
+        let rules = Rules { trap: trapped, link: linked, seen: seen.clone() };
+        let listening = tokio::spawn(listen(listener, upstream, rules)).abort_handle();
+        Ok(Self { address, trap, link, seen, listening })
     }
 
     /// From here on, a connection on which these bytes go, either way, stands still before them.
@@ -38,8 +71,18 @@ impl Proxy {
 
     /// Waits until the bytes were on their way once more.
     pub async fn caught(&self) -> anyhow::Result<()> {
-        self.caught.acquire().await?.forget();
+        self.seen.caught.acquire().await?.forget();
         Ok(())
+    }
+
+    /// How the link carries bytes from here on, both ways, on all its connections.
+    pub fn set_link(&self, link: Link) {
+        self.link.send_replace(link);
+    }
+
+    /// Bytes that came while the link was slow or cut, since the proxy started.
+    pub fn hindered_bytes(&self) -> u64 {
+        self.seen.hindered.load(Ordering::Relaxed)
     }
 }
 
@@ -49,47 +92,32 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(
-    listener: TcpListener,
-    upstream: SocketAddr,
-    trap: watch::Receiver<Arc<Vec<u8>>>,
-    caught: Arc<Semaphore>,
-) {
+async fn listen(listener: TcpListener, upstream: SocketAddr, rules: Rules) {
     // Aborted with this task.
     let mut connections = JoinSet::new();
     while let Ok((process, _)) = listener.accept().await {
-        let (trap, caught) = (trap.clone(), caught.clone());
+        let rules = rules.clone();
         connections.spawn(async move {
             // A connection that fails is one that its process or the broker has closed.
-            let _ = connect(process, upstream, trap, caught).await;
+            let _ = connect(process, upstream, rules).await;
         });
     }
 }
 
-async fn connect(
-    process: TcpStream,
-    upstream: SocketAddr,
-    trap: watch::Receiver<Arc<Vec<u8>>>,
-    caught: Arc<Semaphore>,
-) -> std::io::Result<()> {
+async fn connect(process: TcpStream, upstream: SocketAddr, rules: Rules) -> std::io::Result<()> {
     let broker = TcpStream::connect(upstream).await?;
     process.set_nodelay(true)?;
     broker.set_nodelay(true)?;
     let (from_process, to_process) = process.into_split();
     let (from_broker, to_broker) = broker.into_split();
     tokio::select! {
-        ended = carry(from_broker, to_process, &trap, &caught) => ended,
-        ended = carry(from_process, to_broker, &trap, &caught) => ended,
+        ended = carry(from_broker, to_process, rules.clone()) => ended,
+        ended = carry(from_process, to_broker, rules) => ended,
     }
 }
 
-/// Passes on what comes, until the bytes of the trap are in it.
-async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    trap: &watch::Receiver<Arc<Vec<u8>>>,
-    caught: &Semaphore,
-) -> std::io::Result<()> {
+/// Passes on what comes, as the link allows, until the bytes of the trap are in it.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: Rules) -> std::io::Result<()> {
     let mut bytes = vec![0; READ_BYTES];
     // The end of what went before: what is looked for may come in two parts.
     let mut seen: Vec<u8> = Vec::new();
@@ -99,12 +127,29 @@ async fn carry(
             return to.shutdown().await;
         }
         seen.extend_from_slice(&bytes[..n]);
-        let trap = trap.borrow().clone();
+        let trap = rules.trap.borrow().clone();
         if !trap.is_empty() && seen.windows(trap.len()).any(|window| window == trap.as_slice()) {
-            caught.add_permits(1);
+            rules.seen.caught.add_permits(1);
             return std::future::pending().await;
         }
         seen.drain(..seen.len().saturating_sub(trap.len()));
+        rules.hinder(n as u64).await;
         to.write_all(&bytes[..n]).await?;
+    }
+}
+
+impl Rules {
+    /// Waits as long as the link makes `bytes` wait.
+    async fn hinder(&mut self, bytes: u64) {
+        let link = *self.link.borrow();
+        if link == Link::Clear {
+            return;
+        }
+        self.seen.hindered.fetch_add(bytes, Ordering::Relaxed);
+        match link {
+            Link::Slow(delay) => tokio::time::sleep(delay).await,
+            // The proxy's end ends its connections, too.
+            _ => drop(self.link.wait_for(|link| *link != Link::Cut).await),
+        }
     }
 }

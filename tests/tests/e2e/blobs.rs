@@ -15,7 +15,7 @@ fn blob(owner: u128, bytes: usize) -> (BlobRef, Bytes) {
 }
 
 async fn bus(folder: &tempfile::TempDir) -> anyhow::Result<(Nats, Bus)> {
-    let nats = Nats::start(folder.path())?;
+    let nats = Nats::start(folder.path(), None)?;
     let bus = Bus::connect(&nats.url(), "test").await?;
     Ok((nats, bus))
 }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use pipelines::bus::Bus;
-use pipelines::presence::Watch;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::client::merged;
+use tests::cluster::Holdings;
 use tests::{Api, Cluster, Options, Stream};
 use tokio::sync::oneshot;
 
@@ -97,7 +96,11 @@ async fn killing_any_stage_changes_no_token_of_its_streams() -> anyhow::Result<(
         let disturbed = disturbed.await.with_context(|| format!("after `{name}` was killed"))?;
         assert_eq!(disturbed, undisturbed, "after `{name}` was killed");
         cluster.ready().await?;
-        nothing_is_held(&cluster).await.with_context(|| format!("after `{name}` was killed"))?;
+        Holdings::watch(&cluster)
+            .await?
+            .nothing_is_held(&cluster)
+            .await
+            .with_context(|| format!("after `{name}` was killed"))?;
     }
     let resumes = metric(&cluster, "tokenway_resumes_total").await?;
     // The answer that is not streamed may have been admitted only after a fault.
@@ -116,33 +119,13 @@ async fn an_instance_that_wakes_after_it_was_given_up_says_and_holds_nothing() -
         let disturbed = answers(&api, || cluster.get(name)?.stop());
         assert_eq!(disturbed.await?, undisturbed, "after `{name}` was stopped");
         cluster.get(name)?.signal(Signal::CONT)?;
-        nothing_is_held(&cluster).await.with_context(|| format!("after `{name}` was stopped"))?;
+        Holdings::watch(&cluster)
+            .await?
+            .nothing_is_held(&cluster)
+            .await
+            .with_context(|| format!("after `{name}` was stopped"))?;
         assert_eq!(answers(&api, || Ok(())).await?, undisturbed, "after `{name}` woke");
     }
-    Ok(())
-}
-
-/// Waits until every process of the pipeline is there and holds no sequence.
-async fn nothing_is_held(cluster: &Cluster) -> anyhow::Result<()> {
-    let watch = Watch::start(&Bus::connect(&cluster.nats.url(), "test").await?).await?;
-    let held = || -> Vec<String> {
-        let peers = watch.peers();
-        let holders = peers.all().filter(|peer| peer.used.sequences > 0);
-        holders.map(|peer| format!("{} holds {} sequences", peer.role, peer.used.sequences)).collect()
-    };
-    let all_free = async {
-        while watch.peers().all().count() < cluster.processes.len() || !held().is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let free = tokio::time::timeout(Duration::from_secs(10), all_free).await;
-    ensure!(
-        free.is_ok(),
-        "{} processes of {}, {:?}",
-        watch.peers().all().count(),
-        cluster.processes.len(),
-        held()
-    );
     Ok(())
 }
 
@@ -160,7 +143,7 @@ async fn a_broker_that_dies_changes_no_token() -> anyhow::Result<()> {
     let undisturbed = answers(&api, || Ok(())).await?;
     let disturbed = answers(&api, || cluster.nats.kill_and_start()).await?;
     assert_eq!(disturbed, undisturbed);
-    nothing_is_held(&cluster).await?;
+    Holdings::watch(&cluster).await?.nothing_is_held(&cluster).await?;
     assert_eq!(answers(&api, || Ok(())).await?, undisturbed, "with the new broker");
     Ok(())
 }

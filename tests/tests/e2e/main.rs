@@ -5,6 +5,7 @@
 mod answers;
 mod blobs;
 mod cancellation;
+mod chaos;
 mod clients;
 mod demo;
 mod failures;

@@ -1,0 +1,115 @@
+//! `make chaos`: faults of every process under load, and what became of every answer.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tests::Options;
+use tests::chaos::cell::{Arena, Plan, Row};
+use tests::chaos::matrix::{Cell, matrix};
+use tests::chaos::question;
+use tests::chaos::report::Report;
+
+const EXAMPLES: &str = "\
+Examples:
+  chaos                                             the whole matrix, in about twenty minutes
+  chaos --only 'kill shard' --strikes 20            the shards, 20 kills each
+  chaos --only kill --strikes 1 --requests 800      the columns that other systems publish: 8 clients, 100 requests each";
+
+/// Strikes every process of the demo pipeline with every fault under load, and compares each answer with an undisturbed one
+#[derive(Debug, Parser)]
+#[command(name = "chaos", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Args {
+    /// Only cells whose name (`kill sample`) has this in it
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    only: String,
+
+    /// Faults of a cell
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    strikes: u32,
+
+    /// Requests of a cell, at least
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    requests: u64,
+
+    /// Clients at a time
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+
+    /// Processes of each role
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4))]
+    replicas: u32,
+
+    /// Element type of the model: answers are promised to be equal in f32
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    dtype: String,
+
+    /// Where random numbers begin
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+
+    /// Print the names of the cells and do nothing
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let cells: Vec<Cell> =
+        matrix().into_iter().filter(|cell| cell.to_string().contains(&args.only)).collect();
+    if cells.is_empty() {
+        eprintln!("chaos: `--only {}` is in no cell's name; --list shows them", args.only);
+        return Ok(ExitCode::from(2));
+    }
+    if args.list {
+        cells.iter().for_each(|cell| println!("{cell}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(run(&args, &cells))?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => println!("{report}"),
+    }
+    let faults = report.faults(args.dtype == "f32");
+    for fault in &faults {
+        eprintln!("FAILED: {fault}");
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Cells of the same fault share a cluster.
+async fn run(args: &Args, cells: &[Cell]) -> anyhow::Result<Report> {
+    let questions = Arc::new(question::all()?);
+    let mut options = Options::demo().set("shard-forward", "dtype", args.dtype.as_str());
+    options.replicas = args.replicas;
+    let plan = Plan {
+        options,
+        clients: usize::from(args.clients),
+        strikes: args.strikes,
+        requests: args.requests,
+        seed: args.seed,
+    };
+    let mut report = Report::default();
+    for group in cells.chunk_by(|a, b| a.fault == b.fault) {
+        let mut arena = Arena::open(&plan, questions.clone(), group[0].fault).await?;
+        if report.rows.is_empty() {
+            report.rows.push(arena.calm().await?);
+        }
+        for cell in group {
+            match arena.run(*cell).await {
+                Ok(row) => report.rows.push(row),
+                Err(error) => {
+                    eprintln!("chaos: {cell}: {error:#}");
+                    report.rows.push(Row::broken(cell, &error));
+                    arena = Arena::open(&plan, questions.clone(), cell.fault).await?;
+                }
+            }
+        }
+    }
+    Ok(report)
+}

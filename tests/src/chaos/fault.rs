@@ -1,0 +1,148 @@
+//! Faults: each is brought about, proven, and taken away again.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use async_nats::jetstream::stream::{Config, StorageType};
+use bytes::Bytes;
+use rustix::process::Signal;
+
+use super::matrix::{BROKER, Fault};
+use crate::cluster::{Cluster, Link};
+
+const STOPPED: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(4);
+/// How late each read of a slow link is.
+const LATE: Duration = Duration::from_millis(25);
+const CUT: Duration = Duration::from_secs(5);
+const FULL: Duration = Duration::from_secs(3);
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
+/// Above the longest drain.
+const DRAINED_WITHIN: Duration = Duration::from_secs(35);
+/// What fills the broker's memory.
+const FILLER: &str = "chaos_filler";
+/// Sizes of the messages that fill it, so that at last not even the smallest entry fits.
+const FILLER_BYTES: [usize; 4] = [4 << 20, 64 << 10, 1 << 10, 64];
+
+/// A fault that has happened.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Strike {
+    /// The process.
+    pub victim: String,
+    /// When it began.
+    #[serde(skip)]
+    pub at: Instant,
+    /// When it was taken away.
+    #[serde(skip)]
+    pub healed: Instant,
+    /// What shows that it happened.
+    pub proof: String,
+}
+
+/// Strikes `victim` with `fault`, proves it, waits as long as the fault lasts and takes it away.
+pub async fn strike(cluster: &mut Cluster, victim: &str, fault: Fault) -> anyhow::Result<Strike> {
+    let at = Instant::now();
+    let proof = match (victim, fault) {
+        (BROKER, Fault::Kill) => restart_broker(cluster)?,
+        (BROKER, Fault::Full) => fill_broker(cluster).await?,
+        (BROKER, _) => hinder(cluster, None, Link::Cut, CUT).await?,
+        (_, Fault::Kill) => kill(cluster, victim).await?,
+        (_, Fault::Term) => terminate(cluster, victim).await?,
+        (_, Fault::Stop) => stop(cluster, victim).await?,
+        (_, Fault::Slow) => hinder(cluster, Some(victim), Link::Slow(LATE), SLOW).await?,
+        (_, Fault::Cut | Fault::Full) => hinder(cluster, Some(victim), Link::Cut, CUT).await?,
+    };
+    Ok(Strike { victim: victim.to_owned(), at, healed: Instant::now(), proof })
+}
+
+async fn kill(cluster: &mut Cluster, victim: &str) -> anyhow::Result<String> {
+    let process = cluster.get(victim)?;
+    let pid = process.pid();
+    process.signal(Signal::KILL)?;
+    let status = process.ended(KILLED_WITHIN).await?;
+    ensure!(status.signal() == Some(Signal::KILL.as_raw()), "`{victim}` ended with {status}");
+    ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is still there");
+    cluster.spawn(victim)?;
+    Ok(format!("{pid} ended: {status}"))
+}
+
+async fn terminate(cluster: &mut Cluster, victim: &str) -> anyhow::Result<String> {
+    let process = cluster.get(victim)?;
+    let (pid, asked) = (process.pid(), Instant::now());
+    process.signal(Signal::TERM)?;
+    let status = process.ended(DRAINED_WITHIN).await?;
+    ensure!(status.success(), "`{victim}` drained and ended with {status}:\n{}", process.log_tail());
+    let drained = asked.elapsed().as_secs_f64();
+    cluster.spawn(victim)?;
+    Ok(format!("{pid} ended: {status}, {drained:.1} s after SIGTERM"))
+}
+
+async fn stop(cluster: &mut Cluster, victim: &str) -> anyhow::Result<String> {
+    let process = cluster.get(victim)?;
+    process.stop()?;
+    let until = tokio::time::Instant::now() + STOPPED;
+    while tokio::time::Instant::now() < until {
+        ensure!(process.state()? == 'T', "`{victim}` has not stayed stopped");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    process.signal(Signal::CONT)?;
+    Ok(format!("{} was in state T for {} s", process.pid(), STOPPED.as_secs()))
+}
+
+/// Hinders the link of one process, or of all.
+async fn hinder(
+    cluster: &Cluster,
+    victim: Option<&str>,
+    link: Link,
+    time: Duration,
+) -> anyhow::Result<String> {
+    let proxies = || {
+        cluster
+            .proxies()
+            .iter()
+            .filter(|(name, _)| victim.is_none_or(|victim| *name == victim))
+            .map(|it| it.1)
+    };
+    let before: u64 = proxies().map(|proxy| proxy.hindered_bytes()).sum();
+    proxies().for_each(|proxy| proxy.set_link(link));
+    tokio::time::sleep(time).await;
+    proxies().for_each(|proxy| proxy.set_link(Link::Clear));
+    let bytes = proxies().map(|proxy| proxy.hindered_bytes()).sum::<u64>() - before;
+    ensure!(bytes > 0, "no byte was hindered");
+    Ok(format!("{bytes} bytes met {link:?} for {} s", time.as_secs()))
+}
+
+fn restart_broker(cluster: &Cluster) -> anyhow::Result<String> {
+    let before = cluster.nats.pid();
+    cluster.nats.kill_and_start()?;
+    ensure!(!Path::new(&format!("/proc/{before}")).exists(), "process {before} is still there");
+    Ok(format!("{before} was killed, {} took its place", cluster.nats.pid()))
+}
+
+/// Fills the broker's memory for streams until it refuses the smallest message, for some seconds.
+async fn fill_broker(cluster: &Cluster) -> anyhow::Result<String> {
+    let jetstream = async_nats::jetstream::new(async_nats::connect(cluster.nats.url()).await?);
+    let config = Config {
+        name: FILLER.into(),
+        subjects: vec![FILLER.into()],
+        storage: StorageType::Memory,
+        ..Config::default()
+    };
+    let stream = jetstream.create_stream(config).await?;
+    let until = tokio::time::Instant::now() + FULL;
+    let mut refused = 0;
+    // Others free some memory meanwhile, which is taken again.
+    while tokio::time::Instant::now() < until {
+        for bytes in FILLER_BYTES {
+            while jetstream.publish(FILLER, Bytes::from(vec![0; bytes])).await?.await.is_ok() {}
+        }
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let held = stream.get_info().await.context("filler")?.state.bytes;
+    jetstream.delete_stream(FILLER).await?;
+    ensure!(refused > 0, "the broker refused nothing");
+    Ok(format!("{} MiB of filler, {refused} times nothing more was taken", held >> 20))
+}
