@@ -62,8 +62,8 @@ impl Direct {
             threads: (settings.threads > 0).then_some(settings.threads),
         };
         let whole = LayerPlan::even(folder.config().num_hidden_layers as u32, 1)?;
-        let engine = LlamaShard::load(&folder, &whole, 0, &options)?;
-        engine.warm_up(settings.step_tokens as usize, settings.max_sequences as usize);
+        let mut engine = LlamaShard::load(&folder, &whole, 0, &options)?;
+        engine.warm_up(settings.step_tokens as usize, settings.max_sequences as usize)?;
         Ok(Self {
             engine,
             tokenizer: Arc::new(folder.load_tokenizer()?),

@@ -3,8 +3,8 @@
 //! Query heads of one KV head are handled together: folded into query rows where a sequence has one row, expanded
 //! without a copy where it has many. (`enable_gqa` of libtorch is eight times slower in bf16 on CPUs.)
 //!
-//! Keys come in whole blocks and query rows of prefill in steps of `ROWS_STEP`: libtorch's attention compiles code for every
-//! pair of lengths that it meets and keeps it for good, 800 MiB after a few thousand prompts of up to 1,500 tokens.
+//! Keys come in whole blocks and, on the CPU, query rows of prefill in steps of `ROWS_STEP`: libtorch's attention compiles code
+//! there for every pair of lengths that it meets and keeps it for good, 800 MiB after a few thousand prompts of up to 1,500 tokens.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::kv::KvCache;
 
-/// Query rows of a prefill are padded to a multiple of this.
+/// Query rows of a prefill are padded to a multiple of this on the CPU.
 const ROWS_STEP: usize = 32;
 
 /// How one step's rows attend, the same in every layer.
@@ -47,7 +47,9 @@ struct Decode {
     n_sequences: i64,
     /// Where the sequences' keys and values are.
     keys_values: Tensor,
-    /// `[n_sequences, 1, 1, tokens of whole blocks]`: 0 up to the sequence's end, then −∞; none when all fill their blocks.
+    /// How many tokens of each are looked at.
+    tokens: i64,
+    /// `[n_sequences, 1, 1, tokens]`: 0 up to the sequence's end, then −∞; none when all have as many.
     mask: Option<Tensor>,
 }
 
@@ -126,20 +128,24 @@ impl Decode {
         let sequences: Vec<SequenceId> = group.iter().map(|row| row.sequence).collect();
         let tokens = group.iter().map(|row| row.tokens).max().unwrap_or(0);
         let n_blocks = tokens.div_ceil(kv.blocks.block_tokens()) as usize;
-        let tokens_padded = n_blocks as u32 * kv.blocks.block_tokens();
-        let full = group.iter().all(|row| row.tokens == tokens_padded);
+        // Whole blocks on the CPU. Elsewhere equally long sequences go without a mask, which makes a quicker kernel possible.
+        let equal = group.iter().all(|row| row.tokens == tokens);
+        let whole_blocks = n_blocks as u32 * kv.blocks.block_tokens();
+        let tokens = if equal && options.1 != Device::Cpu { tokens } else { whole_blocks };
+        let full = group.iter().all(|row| row.tokens == tokens);
         let rows: Vec<i64> = group.iter().map(|row| row.row).collect();
         Self {
             rows: (!whole).then(|| Tensor::from_slice(&rows).to_device(options.1)),
             n_sequences: group.len() as i64,
             keys_values: kv.gather_index(&sequences, n_blocks),
-            mask: (!full).then(|| length_mask(group, tokens_padded as usize, options)),
+            tokens: i64::from(tokens),
+            mask: (!full).then(|| length_mask(group, tokens as usize, options)),
         }
     }
 
     /// `q`: `[n_sequences, n_heads, head_dim]` → the same shape.
     fn forward(&self, layer: usize, kv: &KvCache, q: &Tensor) -> Tensor {
-        let cached = kv.gather(layer, &self.keys_values, self.n_sequences);
+        let cached = kv.gather(layer, &self.keys_values, self.n_sequences).narrow(3, 0, self.tokens);
         let (k, v) = (cached.get(0), cached.get(1));
         let (n_kv_heads, head_dim) = (k.size()[1], k.size()[3]);
         let folded = q.reshape([self.n_sequences, n_kv_heads, -1, head_dim]);
@@ -164,26 +170,32 @@ fn prefill(q: &Tensor, out: &Tensor, rows: &Range<i64>, k: &Tensor, v: &Tensor, 
     out.narrow(0, rows.start, n_rows).view([n_rows, n_kv_heads, group, head_dim]).copy_(&own);
 }
 
-/// `rows`: `[rows, heads, head_dim]` → the same with rows of zeros up to the next multiple of `ROWS_STEP`.
+/// To how many rows a prefill of `rows` rows is padded.
+fn padded_rows(rows: usize, device: Device) -> usize {
+    if device == Device::Cpu { rows.next_multiple_of(ROWS_STEP) } else { rows }
+}
+
+/// `rows`: `[rows, heads, head_dim]` → the same with rows of zeros up to `padded_rows`.
 fn padded(rows: &Tensor) -> Tensor {
+    if rows.device() != Device::Cpu {
+        return rows.shallow_clone();
+    }
     let n_rows = rows.size()[0] as usize;
-    let missing = n_rows.next_multiple_of(ROWS_STEP) - n_rows;
+    let missing = padded_rows(n_rows, Device::Cpu) - n_rows;
     rows.constant_pad_nd([0, 0, 0, 0, 0, missing as i64])
 }
 
 /// `[padded rows, tokens]` for the rows of `slice`: 0 where a row sees a token, else −∞.
 fn causal_mask(slice: &Slice, tokens: usize, options: (Kind, Device)) -> Tensor {
-    let rows = slice.ids.len().next_multiple_of(ROWS_STEP);
+    let rows = padded_rows(slice.ids.len(), options.1);
     Tensor::full([rows as i64, tokens as i64], f64::NEG_INFINITY, options).triu(i64::from(slice.start) + 1)
 }
 
 fn length_mask(group: &[DecodeRow], tokens: usize, options: (Kind, Device)) -> Tensor {
-    let mut mask = vec![0.0_f32; group.len() * tokens];
-    for (row, mask) in group.iter().zip(mask.chunks_mut(tokens)) {
-        mask[row.tokens as usize..].fill(f32::NEG_INFINITY);
-    }
-    let shape = [group.len() as i64, 1, 1, tokens as i64];
-    Tensor::from_slice(&mask).view(shape).to_device(options.1).to_kind(options.0)
+    let lengths: Vec<i64> = group.iter().map(|row| i64::from(row.tokens)).collect();
+    let lengths = Tensor::from_slice(&lengths).to_device(options.1).view([-1, 1, 1, 1]);
+    let behind = Tensor::arange(tokens as i64, (Kind::Int64, options.1)).ge_tensor(&lengths);
+    Tensor::zeros(behind.size(), options).masked_fill(&behind, f64::NEG_INFINITY)
 }
 
 /// Groups in which none is more than twice as long as another: all of a group are padded to its longest.

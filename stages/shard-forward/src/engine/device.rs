@@ -1,6 +1,7 @@
 //! Where tensors live, and how many threads compute.
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
 use std::fmt;
 use std::str::FromStr;
 
@@ -47,13 +48,14 @@ impl ComputeDevice {
     /// Loads what the device needs and makes sure it is there.
     ///
     /// For CUDA this must come before anything else asks libtorch about CUDA, which remembers the first answer.
-    pub(super) fn open(self) -> Result<Device, DeviceError> {
+    pub fn open(self) -> Result<Device, DeviceError> {
         let ComputeDevice::Cuda(index) = self else { return Ok(Device::Cpu) };
         load_cuda().map_err(|reason| DeviceError::NoCudaLibrary { device: self, reason })?;
         let found = Cuda::device_count();
         if i64::from(index) >= found {
             return Err(DeviceError::Absent { device: self, found });
         }
+        leave_out_cudnn_attention();
         Ok(Device::Cuda(usize::from(index)))
     }
 }
@@ -89,6 +91,23 @@ fn load_cuda() -> Result<(), String> {
         }
     };
     Err(reason)
+}
+
+// Of libtorch_cpu, under the names that its C++ has in the Itanium ABI; the linker finds them or fails.
+unsafe extern "C" {
+    /// `at::Context& at::globalContext()`
+    #[link_name = "_ZN2at13globalContextEv"]
+    fn global_context() -> *mut c_void;
+    /// `void at::Context::setSDPUseCuDNN(bool)`
+    #[link_name = "_ZN2at7Context14setSDPUseCuDNNEb"]
+    fn set_sdp_use_cudnn(context: *mut c_void, use_it: bool);
+}
+
+/// Keeps attention from cuDNN, which libtorch prefers on Hopper: it makes a plan for every pair of lengths that it meets, 40 ms
+/// each, and lengths are new at nearly every step here.
+fn leave_out_cudnn_attention() {
+    // SAFETY: the context is a static of libtorch; the setter stores one flag, which only attention reads.
+    unsafe { set_sdp_use_cudnn(global_context(), false) };
 }
 
 impl fmt::Display for ComputeDevice {

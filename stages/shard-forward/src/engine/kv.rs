@@ -18,7 +18,8 @@ pub(super) struct KvCache {
     pools: Vec<Tensor>,
     n_kv_heads: u32,
     head_dim: i64,
-    device: Device,
+    /// `[2 * n_kv_heads]`: keys, then values of each head; as runs of a block.
+    heads: Tensor,
 }
 
 impl KvCache {
@@ -32,7 +33,8 @@ impl KvCache {
     ) -> Self {
         let rows = i64::from(blocks.total()) * 2 * i64::from(n_kv_heads) * i64::from(blocks.block_tokens());
         let pools = (0..layers).map(|_| Tensor::empty([rows, head_dim], options)).collect();
-        Self { blocks, pools, n_kv_heads, head_dim, device: options.1 }
+        let heads = Tensor::arange(2 * i64::from(n_kv_heads), (Kind::Int64, options.1));
+        Self { blocks, pools, n_kv_heads, head_dim, heads }
     }
 
     /// Makes room for a step's rows and says where they go: `[rows * 2 * n_kv_heads]` rows of a pool.
@@ -49,20 +51,17 @@ impl KvCache {
             }
         }
         let block_tokens = self.blocks.block_tokens();
-        let heads = 2 * self.n_kv_heads;
-        let mut slots = Vec::new();
+        // Each row's place for the first head.
+        let mut firsts = Vec::new();
         for slice in slices {
             let blocks = self.blocks.table(slice.sequence);
-            for position in slice.start..slice.start + slice.ids.len() as u32 {
+            firsts.extend((slice.start..slice.start + slice.ids.len() as u32).map(|position| {
                 let block = blocks[(position / block_tokens) as usize];
-                let within = position % block_tokens;
-                slots.extend((0..heads).map(|head| {
-                    (i64::from(block) * i64::from(heads) + i64::from(head)) * i64::from(block_tokens)
-                        + i64::from(within)
-                }));
-            }
+                self.first_run(block) * i64::from(block_tokens) + i64::from(position % block_tokens)
+            }));
         }
-        Ok(self.index(&slots))
+        let firsts = self.index(&firsts).unsqueeze(1);
+        Ok((firsts + &self.heads * i64::from(block_tokens)).view(-1))
     }
 
     /// Stores the step's keys and values, `[rows, 2 * n_kv_heads, head_dim]`, at the places that `extend` gave.
@@ -73,18 +72,15 @@ impl KvCache {
 
     /// Where the keys and values of `sequences` are, `n_blocks` blocks each; one with fewer repeats its first.
     pub(super) fn gather_index(&self, sequences: &[SequenceId], n_blocks: usize) -> Tensor {
-        let heads = i64::from(self.n_kv_heads);
-        let mut index = Vec::with_capacity(2 * sequences.len() * self.n_kv_heads as usize * n_blocks);
-        for key_or_value in 0..2 {
-            for sequence in sequences {
-                let blocks = self.blocks.table(*sequence);
-                for head in 0..heads {
-                    let row = |block: u32| (i64::from(block) * 2 + key_or_value) * heads + head;
-                    index.extend((0..n_blocks).map(|i| row(*blocks.get(i).unwrap_or(&blocks[0]))));
-                }
-            }
+        // Each block's run for the first head.
+        let mut firsts = Vec::with_capacity(sequences.len() * n_blocks);
+        for sequence in sequences {
+            let blocks = self.blocks.table(*sequence);
+            let block = |i| *blocks.get(i).unwrap_or(&blocks[0]);
+            firsts.extend((0..n_blocks).map(|i| self.first_run(block(i))));
         }
-        self.index(&index)
+        let firsts = self.index(&firsts).view([1, sequences.len() as i64, 1, n_blocks as i64]);
+        (firsts + self.heads.view([2, 1, -1, 1])).view(-1)
     }
 
     /// Copies what `gather_index` points at: `[2, n_sequences, n_kv_heads, n_blocks * block_tokens, head_dim]`,
@@ -95,7 +91,12 @@ impl KvCache {
         runs.view([2, n_sequences, i64::from(self.n_kv_heads), -1, self.head_dim])
     }
 
+    /// The run of `block_tokens` rows of a pool where the keys of a block's first head are; those of the others follow.
+    fn first_run(&self, block: u32) -> i64 {
+        i64::from(block) * 2 * i64::from(self.n_kv_heads)
+    }
+
     fn index(&self, rows: &[i64]) -> Tensor {
-        Tensor::from_slice(rows).to_device(self.device)
+        Tensor::from_slice(rows).to_device(self.heads.device())
     }
 }

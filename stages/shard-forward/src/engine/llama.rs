@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 use super::attention::AttentionPlan;
 use super::blocks::Blocks;
 use super::device::{ComputeDevice, set_threads};
+use super::device_rows::DeviceRows;
 use super::kv::KvCache;
 use super::memory::{Shared, into_bytes};
 use super::plan::LayerPlan;
@@ -83,11 +84,16 @@ struct Head {
     lm_head: Linear,
 }
 
-/// What all layers need to know of a step.
+/// What all layers need to know of a step, and the head. All that it needs of the host is on the device before the first layer
+/// is started, so that the host waits for the device once a step.
 struct Step {
     rotation: Rotation,
     slots: Tensor,
     attention: AttentionPlan,
+    /// On the last shard, the rows that give a token; none when all do.
+    sampled: Option<Tensor>,
+    /// On the last shard, when it is not on the CPU.
+    rows: Option<DeviceRows>,
 }
 
 /// The logits for the token at `position`: `[vocab_size]`, in the engine's dtype.
@@ -148,13 +154,20 @@ impl LlamaShard {
         })
     }
 
-    /// Has the kernels compiled for steps of up to `rows_max` rows, `sampled_max` of which give a token, so that no request
-    /// waits for it. Large models stop at a time limit, and compile the rest when it is first needed.
-    pub fn warm_up(&self, rows_max: usize, sampled_max: usize) {
-        const TIME_MAX: Duration = Duration::from_secs(3);
-        if self.options != (Kind::BFloat16, Device::Cpu) {
-            return;
+    /// Has the kernels compiled or loaded for steps of up to `rows_max` rows, `sampled_max` of which give a token, so that no
+    /// request waits for it.
+    pub fn warm_up(&mut self, rows_max: usize, sampled_max: usize) -> anyhow::Result<()> {
+        match self.options {
+            (Kind::BFloat16, Device::Cpu) => self.compile_kernels(rows_max, sampled_max),
+            (_, Device::Cpu) => {}
+            _ => self.load_kernels(rows_max)?,
         }
+        Ok(())
+    }
+
+    /// Large models stop at a time limit, and compile the rest when it is first needed.
+    fn compile_kernels(&self, rows_max: usize, sampled_max: usize) {
+        const TIME_MAX: Duration = Duration::from_secs(3);
         let _guard = tch::no_grad_guard();
         let until = Instant::now() + TIME_MAX;
         for rows in row_counts(rows_max as i64).take_while(|_| Instant::now() < until) {
@@ -167,6 +180,24 @@ impl LlamaShard {
                 head.lm_head.warm_up(rows);
             }
         }
+    }
+
+    /// Runs a prompt, its next token and a chunk behind it, which between them take every path.
+    fn load_kernels(&mut self, rows_max: usize) -> anyhow::Result<()> {
+        let sequence = SequenceId(u64::MAX);
+        let tokens = self.kv.blocks.total().saturating_mul(self.kv.blocks.block_tokens()) as usize;
+        let prompt = rows_max.clamp(1, tokens.saturating_sub(3).max(1));
+        let sampled = RowSpec { temperature: 0.5, candidates: 64, extras: vec![0], keep: false };
+        let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
+        for (start, rows, spec) in [(0, prompt, sampled), (prompt, 1, greedy.clone()), (prompt, 2, greedy)] {
+            let slices = [Slice { sequence, start: start as u32, ids: vec![0; rows], sample: true }];
+            let batch = StepBatch { slices: &slices, overlays: &[], rows: &[spec] };
+            let states = Tensor::zeros([rows as i64, self.sizes.hidden], (self.options.0, Device::Cpu));
+            let states = self.embed_tokens.is_none().then(|| to_message(states)).transpose()?;
+            self.forward(&batch, states.as_ref())?;
+        }
+        self.release(sequence);
+        Ok(())
     }
 
     /// Token ids → `[rows, hidden_size]`, with the rows of images over them.
@@ -197,19 +228,24 @@ impl LlamaShard {
             positions.extend((slice.start..slice_end).map(i64::from));
             end = end.max(slice_end);
         }
-        let positions = Tensor::from_slice(&positions).to_device(self.options.1);
-        Ok(Step { rotation: self.rope.at(&positions, end), slots, attention })
+        let device = self.options.1;
+        let rotation = self.rope.at(&Tensor::from_slice(&positions).to_device(device), end);
+        let sampled = sampled_rows(batch.slices);
+        let not_all = self.head.is_some() && sampled.len() < positions.len();
+        let sampled = not_all.then(|| Tensor::from_slice(&sampled).to_device(device));
+        let on_device = self.head.is_some() && device != Device::Cpu;
+        let rows = on_device.then(|| DeviceRows::new(batch.rows, self.sizes.vocabulary, device));
+        Ok(Step { rotation, slots, attention, sampled, rows })
     }
 
     /// `x`: the last layer's hidden states, `[rows, hidden_size]`.
-    fn output(&mut self, x: Tensor, batch: &StepBatch<'_>) -> anyhow::Result<StepOutput> {
+    fn output(&mut self, x: Tensor, batch: &StepBatch<'_>, step: &Step) -> anyhow::Result<StepOutput> {
         let Some(head) = &self.head else { return Ok(StepOutput::Hidden(Some(to_message(x)?))) };
-        let sampled = sampled_rows(batch.slices);
-        if sampled.is_empty() {
+        if batch.rows.is_empty() {
             return Ok(StepOutput::Rows(Vec::new()));
         }
-        let sampled = Tensor::from_slice(&sampled).to_device(self.options.1);
-        let logits = head.forward(&self.sizes, &x.index_select(0, &sampled));
+        let x = step.sampled.as_ref().map_or_else(|| x.shallow_clone(), |sampled| x.index_select(0, sampled));
+        let logits = head.forward(&self.sizes, &x);
         let targets = batch.slices.iter().filter(|slice| slice.sample);
         let rows = (0..).zip(targets).zip(batch.rows).filter(|(_, spec)| spec.keep);
         for ((row, slice), _) in rows {
@@ -217,7 +253,10 @@ impl LlamaShard {
             // A copy: a view would keep the logits of the whole step alive.
             self.kept.insert(slice.sequence, KeptRow { position, logits: logits.get(row).copy() });
         }
-        Ok(StepOutput::Rows(output_rows(&logits, batch.rows)))
+        Ok(StepOutput::Rows(match &step.rows {
+            Some(rows) => rows.read(&logits, batch.rows),
+            None => output_rows(&logits, batch.rows),
+        }))
     }
 
     fn check(&self, batch: &StepBatch<'_>, states: Option<&schemas::Tensor>) -> anyhow::Result<()> {
@@ -262,13 +301,16 @@ impl Engine for LlamaShard {
             (None, None) => anyhow::bail!("hidden states are missing"),
         };
         if batch.slices.is_empty() {
-            return self.output(x, batch);
+            return Ok(match self.head {
+                Some(_) => StepOutput::Rows(Vec::new()),
+                None => StepOutput::Hidden(Some(to_message(x)?)),
+            });
         }
         let step = self.prepare(batch)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&self.sizes, i, &self.kv, &step, &x);
+            x = layer.forward(&self.sizes, i, &self.kv, &step, x);
         }
-        self.output(x, batch)
+        self.output(x, batch, &step)
     }
 
     fn full_row(
@@ -280,7 +322,13 @@ impl Engine for LlamaShard {
         let _guard = tch::no_grad_guard();
         let kept = self.kept.get(&sequence).filter(|kept| kept.position == position)?;
         let spec = RowSpec { candidates: self.sizes.vocabulary, ..spec.clone() };
-        output_rows(&kept.logits.unsqueeze(0), std::slice::from_ref(&spec)).pop()
+        let logits = kept.logits.unsqueeze(0);
+        let specs = std::slice::from_ref(&spec);
+        let rows = match self.options.1 {
+            Device::Cpu => output_rows(&logits, specs),
+            device => DeviceRows::new(specs, self.sizes.vocabulary, device).read(&logits, specs),
+        };
+        rows.into_iter().next()
     }
 
     fn release(&mut self, sequence: SequenceId) {
@@ -330,16 +378,17 @@ impl Layer {
     }
 
     /// `x`: `[rows, hidden_size]` → the same shape.
-    fn forward(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: &Tensor) -> Tensor {
-        let x = x + self.attend(sizes, layer, kv, step, &sizes.rms_norm(x, &self.input_layernorm));
+    fn forward(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: Tensor) -> Tensor {
+        let attended = self.attend(sizes, layer, kv, step, &sizes.rms_norm(&x, &self.input_layernorm));
+        let x = self.o_proj.add_to(x, &attended);
         let hidden = sizes.rms_norm(&x, &self.post_attention_layernorm);
         let gate_up = self.gate_up_proj.forward(&hidden);
         let gate = gate_up.narrow(1, 0, sizes.intermediate);
         let up = gate_up.narrow(1, sizes.intermediate, sizes.intermediate);
-        x + self.down_proj.forward(&(gate.silu() * up))
+        self.down_proj.add_to(x, &(gate.silu() * up))
     }
 
-    /// `x`: `[rows, hidden_size]`, normed → the same shape.
+    /// `x`: `[rows, hidden_size]`, normed → `[rows, n_heads * head_dim]`.
     fn attend(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: &Tensor) -> Tensor {
         let Sizes { heads, kv_heads, head_dim, .. } = *sizes;
         let qkv = self.qkv_proj.forward(x).view([-1, heads + 2 * kv_heads, head_dim]);
@@ -348,7 +397,7 @@ impl Layer {
         let (k, v) = (qk.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads));
         let keys_values = Tensor::cat(&[k, v], 1);
         kv.write(layer, &step.slots, &keys_values);
-        self.o_proj.forward(&step.attention.forward(layer, kv, &q, &keys_values))
+        step.attention.forward(layer, kv, &q, &keys_values)
     }
 }
 

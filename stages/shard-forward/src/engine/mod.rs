@@ -11,6 +11,7 @@ mod echo;
 mod llama;
 
 mod attention;
+mod device_rows;
 mod kv;
 mod rope;
 mod rows;

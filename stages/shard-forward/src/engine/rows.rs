@@ -1,18 +1,17 @@
-//! From logits to the part of them that sampling needs.
+//! From logits on the CPU to the part of them that sampling needs.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::memory::as_f32;
 use super::step::{RowError, RowOutput, RowSpec};
 
-/// What is wanted of each row of `logits`, `[rows, vocab_size]`, f32 or bf16. A row that is not finite fails alone.
+/// What is wanted of each row of `logits`, `[rows, vocab_size]`, f32 or bf16, on the CPU. A row that is not finite fails alone.
 ///
 /// Row by row, so that each stays in the CPU's cache from its conversion to its candidates.
 pub(super) fn output_rows(logits: &Tensor, specs: &[RowSpec]) -> Vec<Result<RowOutput, RowError>> {
-    let logits = logits.to_device(Device::Cpu);
     let row = |i| logits.get(i).to_kind(Kind::Float).contiguous();
     (0..).zip(specs).map(|(i, spec)| output_row(&row(i), spec)).collect()
 }
@@ -21,7 +20,7 @@ pub(super) fn output_rows(logits: &Tensor, specs: &[RowSpec]) -> Vec<Result<RowO
 fn output_row(logits: &Tensor, spec: &RowSpec) -> Result<RowOutput, RowError> {
     let row = as_f32(logits);
     let vocabulary = row.len() as u32;
-    if let Some(&id) = spec.extras.iter().find(|&&id| id >= vocabulary) {
+    if let Some(id) = unknown_id(spec, vocabulary) {
         return Err(RowError::UnknownId { id, vocabulary });
     }
     let extras: Vec<(u32, f32)> = spec.extras.iter().map(|&id| (id, row[id as usize])).collect();
@@ -29,13 +28,23 @@ fn output_row(logits: &Tensor, spec: &RowSpec) -> Result<RowOutput, RowError> {
     let logsumexp = sum(&rest);
     let scaled = spec.temperature > 0.0 && spec.temperature != 1.0;
     let logsumexp_scaled = if scaled { sum(&(rest / f64::from(spec.temperature))) } else { logsumexp };
-    let nothing_left = extras.len() == row.len();
-    let sums_are_finite = logsumexp.is_finite() && logsumexp_scaled.is_finite();
-    if !(sums_are_finite || nothing_left) || !extras.iter().all(|(_, logit)| logit.is_finite()) {
+    if !is_finite(&extras, logsumexp, logsumexp_scaled, vocabulary) {
         return Err(RowError::NotFinite);
     }
     let candidates = largest(row, spec.candidates as usize, &spec.extras);
     Ok(RowOutput { candidates, extras, logsumexp, logsumexp_scaled })
+}
+
+/// The first id asked for that the model does not have.
+pub(super) fn unknown_id(spec: &RowSpec, vocabulary: u32) -> Option<u32> {
+    spec.extras.iter().copied().find(|&id| id >= vocabulary)
+}
+
+/// Whether a row with these extras and sums of the others had neither NaN nor infinity where it matters.
+pub(super) fn is_finite(extras: &[(u32, f32)], sum: f32, sum_scaled: f32, vocabulary: u32) -> bool {
+    let nothing_left = extras.len() == vocabulary as usize;
+    let sums_are_finite = sum.is_finite() && sum_scaled.is_finite();
+    (sums_are_finite || nothing_left) && extras.iter().all(|(_, logit)| logit.is_finite())
 }
 
 /// `logits` with −∞ at `ids`.

@@ -55,6 +55,14 @@ impl Linear {
         linear(&x.constant_pad_nd([0, 0, 0, padded - rows])).narrow(0, 0, rows)
     }
 
+    /// `to`, `[rows, out_features]`, with `y` for `x` added to it: on a GPU in place, in one kernel where there is no bias.
+    pub(super) fn add_to(&self, mut to: Tensor, x: &Tensor) -> Tensor {
+        if to.device() == Device::Cpu || self.bias.is_some() {
+            return to + self.forward(x);
+        }
+        to.addmm_(x, &self.weight.tensor().tr())
+    }
+
     /// Has the kernel for this number of rows compiled.
     pub(super) fn warm_up(&self, rows: i64) {
         let weight = self.weight.tensor();

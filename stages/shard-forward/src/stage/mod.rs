@@ -57,9 +57,9 @@ pub fn load(setup: &Setup) -> anyhow::Result<Loaded> {
                 block_tokens: settings.block_tokens,
                 threads: (settings.threads > 0).then_some(settings.threads),
             };
-            let shard = LlamaShard::load(&folder, &plan, index, &options)
+            let mut shard = LlamaShard::load(&folder, &plan, index, &options)
                 .with_context(|| format!("model `{}`", folder.path().display()))?;
-            shard.warm_up(settings.step_tokens as usize, settings.max_sequences as usize);
+            shard.warm_up(settings.step_tokens as usize, settings.max_sequences as usize)?;
             Box::new(shard)
         }
     };
