@@ -1,6 +1,8 @@
 //! The forward pass against transformers' logits, and against itself: whole, in chunks, batched, sharded.
 //!
-//! `goldens/make.py` made the checkpoints and says what is in them.
+//! `goldens/make.py` made the checkpoints and says what is in them. They are computed on the device that
+//! `TOKENWAY_TEST_DEVICE` names, the CPU without it, and found at `CARGO_MANIFEST_DIR` as it is when the tests run, so that they
+//! run where there is no cargo. `TOKENWAY_TEST_MODEL` names one more checkpoint of the same layout, of any size.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -18,6 +20,9 @@ use shard_forward::engine::{
 };
 
 const DELTA_MAX: f32 = 1e-4;
+/// In bf16, of the largest logit. The goldens have ten times the weights of a model, and so more of its rounding.
+const BF16_DELTA_MAX: f32 = 3e-2;
+const BF16_GOLDEN_DELTA_MAX: f32 = 8e-2;
 const GOLDENS: [&str; 4] = ["gqa", "tied-wide-heads", "llama3-rope", "biases"];
 const BLOCK_TOKENS: u32 = 16;
 
@@ -37,8 +42,14 @@ struct Model {
     overlays: Vec<Overlay>,
 }
 
+/// The folder of a golden; an absolute path stays as it is.
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&root).join("goldens").join(name)
+}
+
+fn device() -> ComputeDevice {
+    std::env::var("TOKENWAY_TEST_DEVICE").map_or(ComputeDevice::Cpu, |name| name.parse().unwrap())
 }
 
 fn prompts(name: &str) -> Vec<Prompt> {
@@ -64,13 +75,7 @@ fn prompts(name: &str) -> Vec<Prompt> {
 }
 
 fn options(dtype: DType, kv_tokens: u32) -> EngineOptions {
-    EngineOptions {
-        dtype,
-        device: ComputeDevice::Cpu,
-        kv_tokens,
-        block_tokens: BLOCK_TOKENS,
-        threads: Some(1),
-    }
+    EngineOptions { dtype, device: device(), kv_tokens, block_tokens: BLOCK_TOKENS, threads: Some(1) }
 }
 
 fn slice(sequence: u64, start: usize, ids: &[u32], sample: bool) -> Slice {
@@ -151,10 +156,24 @@ impl Model {
 fn assert_close(found: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert_eq!(found.len(), expected.len(), "{what}");
-        let delta = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let delta = largest_delta(found, expected);
         assert!(delta <= DELTA_MAX, "{what}: row {row} differs by {delta}");
     }
+}
+
+fn assert_close_in_bf16(found: &[Vec<f32>], expected: &[Vec<f32>], share_max: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let share = largest_delta(found, expected) / expected.iter().fold(0.0, |max, x| x.abs().max(max));
+        assert!(share <= share_max, "{what}: row {row} differs by {share} of the largest logit");
+    }
+}
+
+/// NaN when there is one.
+fn largest_delta(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let deltas = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    deltas.fold(0.0, |max, delta| if delta <= max { max } else { delta })
 }
 
 /// Prefixes of a prompt that end at the positions whose logits are stored, each a sequence of its own.
@@ -190,6 +209,60 @@ fn greedy_answers_are_those_of_transformers_on_any_number_of_shards() {
             assert_eq!(found, expected, "{name} on {shards} shards");
         }
     }
+}
+
+#[test]
+fn bf16_stays_close_in_whole_in_chunks_and_batched() {
+    for name in GOLDENS {
+        for (i, prompt) in prompts(name).iter().enumerate() {
+            let mut model = Model::load(&golden(name), 1, &options(DType::Bf16, 32_768));
+            let found = model.logits(&prefixes(prompt));
+            assert_close_in_bf16(
+                &found,
+                &prompt.logits,
+                BF16_GOLDEN_DELTA_MAX,
+                &format!("{name}, prompt {i}"),
+            );
+            let last = &prompt.logits[prompt.logits.len() - 1..];
+            for chunk in [1, 7] {
+                let mut model = Model::load(&golden(name), 1, &options(DType::Bf16, 32_768));
+                let mut found = Vec::new();
+                for start in (0..prompt.ids.len()).step_by(chunk) {
+                    let end = (start + chunk).min(prompt.ids.len());
+                    found =
+                        model.logits(&[slice(1, start, &prompt.ids[start..end], end == prompt.ids.len())]);
+                }
+                assert_close_in_bf16(
+                    &found,
+                    last,
+                    BF16_GOLDEN_DELTA_MAX,
+                    &format!("{name}, prompt {i} in chunks of {chunk}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_given_model_has_the_logits_of_transformers() {
+    let Some(folder) = std::env::var_os("TOKENWAY_TEST_MODEL").map(PathBuf::from) else { return };
+    let prompts = prompts(folder.to_str().unwrap());
+    let load = |dtype| Model::load(&folder, 1, &options(dtype, 4_096));
+    let (mut exact, mut coarse) = (load(DType::F32), load(DType::Bf16));
+    for prompt in &prompts {
+        let slices = prefixes(prompt);
+        let (in_f32, in_bf16) = (exact.logits(&slices), coarse.logits(&slices));
+        for (i, expected) in prompt.logits.iter().enumerate() {
+            let scale = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+            let (f32_delta, bf16_delta) =
+                (largest_delta(&in_f32[i], expected), largest_delta(&in_bf16[i], expected));
+            println!("row {i}: largest logit {scale}, f32 differs by {f32_delta}, bf16 by {bf16_delta}");
+        }
+        assert_close(&in_f32, &prompt.logits, "f32");
+        assert_close_in_bf16(&in_bf16, &prompt.logits, BF16_DELTA_MAX, "bf16");
+    }
+    let expected: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.greedy[..]).collect();
+    assert_eq!(exact.continue_greedily(&prompts, expected[0].len()), expected);
 }
 
 #[test]
