@@ -14,6 +14,11 @@ pub mod direct_process;
 pub mod pipeline;
 pub mod pipeline_report;
 
+pub mod limits;
+
+pub mod engine;
+pub mod engine_report;
+
 pub mod echo;
 pub mod echo_report;
 

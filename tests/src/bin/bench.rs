@@ -8,8 +8,10 @@ use clap::{Parser, ValueEnum};
 use pipelines::Pipeline;
 use pipelines::graph::Overrides;
 use serde_json::json;
+use shard_forward::engine::ComputeDevice;
 use tests::bench::direct;
 use tests::bench::echo::EchoBench;
+use tests::bench::engine::EngineBench;
 use tests::bench::overload::OverloadBench;
 use tests::bench::pipeline::PipelineBench;
 use tests::bench::vision::{self, VisionBench};
@@ -20,7 +22,8 @@ Examples:
   bench                                  everything, in about ten minutes
   bench --only pipeline --batches 8      the pipeline beside one process, at batch 8
   bench --only echo --json               the echo engine, as JSON
-  bench --only overload --seconds 10     what becomes of requests above capacity";
+  bench --only overload --seconds 10     what becomes of requests above capacity
+  bench --only engine --engine-model ~/models/llama --device cuda:0 --batches 1,8,64 --steps 64";
 
 /// Measures tokens a second, latency, memory and CPU time of a whole pipeline on this machine
 #[derive(Debug, Parser)]
@@ -60,6 +63,23 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     vision_model: Option<PathBuf>,
 
+    /// Model folder whose engine is measured alone; without one, none is
+    #[arg(long, value_name = "PATH")]
+    engine_model: Option<PathBuf>,
+
+    /// Where the engine alone computes
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    device: ComputeDevice,
+
+    /// Tokens of context at which the engine alone decodes
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    context: u32,
+
+    /// Prompts that the engine alone prefills, in tokens
+    #[arg(long, default_value = "512,2048", value_delimiter = ',', value_name = "N,...",
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    prefill: Vec<u32>,
+
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -87,6 +107,8 @@ enum Part {
     Vision,
     /// The demo pipeline at its capacity and at three times that; only when asked for
     Overload,
+    /// The engine alone beside the limits of its device
+    Engine,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -128,13 +150,18 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         Some(Part::Overload) => Some(overload_bench(args).run().await?),
         _ => None,
     };
+    let engine = match args.engine_model.as_ref().filter(|_| wants(Part::Engine)) {
+        Some(model) => Some(engine_bench(args, model.clone()).run()?),
+        None if args.only == Some(Part::Engine) => {
+            anyhow::bail!("`--only engine` needs `--engine-model PATH`")
+        }
+        None => None,
+    };
     if args.json {
-        println!(
-            "{}",
-            json!({
-                "load_average": load, "pipeline": pipeline, "echo": echo, "vision": vision, "overload": overload
-            })
-        );
+        let parts = json!({
+            "load_average": load, "pipeline": pipeline, "echo": echo, "vision": vision, "engine": engine, "overload": overload,
+        });
+        println!("{parts}");
         return Ok(());
     }
     println!(
@@ -147,7 +174,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         println!("{report}\n");
     }
     if let Some(report) = vision {
-        println!("{report}");
+        println!("{report}\n");
+    }
+    if let Some(report) = engine {
+        println!("{report}\n");
     }
     if let Some(report) = overload {
         println!("{report}");
@@ -184,6 +214,18 @@ fn vision_bench(args: &Args, model: PathBuf) -> VisionBench {
         batches: vec![1, 8],
         rounds: args.rounds,
         window: Duration::from_secs(args.seconds.into()),
+    }
+}
+
+fn engine_bench(args: &Args, model: PathBuf) -> EngineBench {
+    EngineBench {
+        model,
+        device: args.device,
+        batches: args.batches.clone(),
+        context: args.context,
+        steps: args.steps,
+        prefills: args.prefill.clone(),
+        rounds: args.rounds,
     }
 }
 
