@@ -8,10 +8,11 @@ MAKEFLAGS += --no-print-directory
 GREET ?= What can you do?
 REQUESTS ?= 10000
 ARGS ?=
+PACK ?= target/gpu
 # Through the environment, so that quotes in it are only text.
 export GREET
 
-.PHONY: help setup build run test lint bench bench-vision soak chaos goldens demo-model clean distclean
+.PHONY: help setup build run test lint bench bench-vision soak chaos gpu-pack gpu-check goldens demo-model clean distclean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +49,12 @@ soak: build ## Prints the memory growth of each process over REQUESTS=10000 requ
 
 chaos: build ## Strikes every process with every fault under load, compares each answer with an undisturbed one (ARGS=...)
 	@target/release/chaos $(ARGS)
+
+gpu-pack: build ## Packs target/gpu.tar.xz: binaries and golden files for a machine with a GPU and without Rust
+	@scripts/gpu-pack
+
+gpu-check: ## Checks and measures on a GPU what gpu-pack packed, unpacked in PACK=target/gpu (needs torch 2.11.0, transformers)
+	@python3 scripts/gpu-check $(PACK) $(ARGS)
 
 goldens: ## Makes the reference files of the tests anew, with transformers
 	@scripts/python-env
