@@ -1,5 +1,7 @@
 //! Attention of rows over keys and values in blocks.
 
+use std::slice::ChunksExact;
+
 use crate::cpu::{self, Kernel};
 use crate::element::Element;
 use crate::exp::{exp, max};
@@ -82,38 +84,49 @@ impl<E: Element> Kernel for Group<'_, E> {
         scores.clear();
         scores.resize(q.len() / head_dim * row.tokens, 0.0);
         let mut vector = vec![0.0; head_dim];
-        cache.each(0, kv_head, row, |position, key| {
-            widen(key, &mut vector);
-            for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(row.tokens)) {
-                scores[position] = lanes::dot(q, &vector) * scale;
-            }
-        });
-        scores.chunks_exact_mut(row.tokens).for_each(softmax);
-        out.fill(0.0);
-        cache.each(1, kv_head, row, |position, value| {
-            widen(value, &mut vector);
-            for (out, scores) in out.chunks_exact_mut(head_dim).zip(scores.chunks_exact(row.tokens)) {
-                let weight = scores[position];
-                for (out, value) in out.iter_mut().zip(&vector) {
-                    *out = weight.mul_add(*value, *out);
+        for (i, &block) in row.blocks_seen(cache.block_tokens).iter().enumerate() {
+            let first = i * cache.block_tokens;
+            for (key, position) in cache.vectors(block, 0, kv_head).zip(first..row.tokens) {
+                widen(key, &mut vector);
+                for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(row.tokens)) {
+                    scores[position] = lanes::dot(q, &vector) * scale;
                 }
             }
-        });
+        }
+        for scores in scores.chunks_exact_mut(row.tokens) {
+            softmax(scores);
+        }
+        out.fill(0.0);
+        for (i, &block) in row.blocks_seen(cache.block_tokens).iter().enumerate() {
+            let first = i * cache.block_tokens;
+            for (value, position) in cache.vectors(block, 1, kv_head).zip(first..row.tokens) {
+                widen(value, &mut vector);
+                for (out, scores) in out.chunks_exact_mut(head_dim).zip(scores.chunks_exact(row.tokens)) {
+                    let weight = scores[position];
+                    for (out, value) in out.iter_mut().zip(&vector) {
+                        *out = weight.mul_add(*value, *out);
+                    }
+                }
+            }
+        }
     }
 }
 
-impl<E> Cache<'_, E> {
-    /// Calls `work` with the position and the key (0) or value (1) of each token of `row`, in order.
+impl<'a> Sight<'a> {
+    /// The blocks that hold the row's tokens, the last one perhaps in part.
     #[inline(always)]
-    fn each(&self, key_or_value: usize, kv_head: usize, row: &Sight<'_>, mut work: impl FnMut(usize, &[E])) {
+    fn blocks_seen(&self, block_tokens: usize) -> &'a [u32] {
+        &self.blocks[..self.tokens.div_ceil(block_tokens)]
+    }
+}
+
+impl<'a, E> Cache<'a, E> {
+    /// The keys (0) or values (1) of a block's tokens.
+    #[inline(always)]
+    fn vectors(&self, block: u32, key_or_value: usize, kv_head: usize) -> ChunksExact<'a, E> {
         let run = self.block_tokens * self.head_dim;
-        for (i, &block) in row.blocks.iter().enumerate().take(row.tokens.div_ceil(self.block_tokens)) {
-            let first = i * self.block_tokens;
-            let tokens = self.block_tokens.min(row.tokens - first);
-            let start = ((block as usize * 2 + key_or_value) * self.n_kv_heads + kv_head) * run;
-            let vectors = self.pool[start..][..tokens * self.head_dim].chunks_exact(self.head_dim);
-            vectors.enumerate().for_each(|(j, vector)| work(first + j, vector));
-        }
+        let start = ((block as usize * 2 + key_or_value) * self.n_kv_heads + kv_head) * run;
+        self.pool[start..][..run].chunks_exact(self.head_dim)
     }
 }
 

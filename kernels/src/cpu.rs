@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 /// A computation to be compiled for each kind of processor.
 ///
-/// `run`, and what it calls in its loops, must be `#[inline(always)]`: only what is inlined is compiled for the better
-/// processor. Rust neither reorders nor fuses floating-point operations, so the result has the same bits on each.
+/// `run`, and what it calls in its loops, must be `#[inline(always)]`, and loops must be written as such: only what is
+/// inlined is compiled for the better processor, and a closure given to `fold` may not be. Rust neither reorders nor fuses floating-point operations, so the result has the same bits on each.
 pub trait Kernel {
     /// What comes out.
     type Output;

@@ -1,14 +1,16 @@
 //! Element types that memory holds; all arithmetic is in f32.
 
+use std::fmt::Debug;
+
 use half::bf16;
 
 /// Elements that are packed together.
 pub(crate) const COLUMNS: usize = 16;
 
 /// f32 or bf16.
-pub trait Element: Copy + Send + Sync + 'static {
+pub trait Element: Copy + Debug + Send + Sync + 'static {
     /// One weight of each of 16 outputs, as [`crate::matrix::Matrix`] keeps them.
-    type Columns: Copy + Send + Sync + std::fmt::Debug;
+    type Columns: Copy + Debug + Send + Sync;
 
     /// The same number.
     fn to_f32(self) -> f32;

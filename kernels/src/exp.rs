@@ -23,7 +23,10 @@ pub fn exp(x: f32) -> f32 {
     let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUNDER);
     let power = shifted - ROUNDER;
     let rest = power.mul_add(-LN_2_LOW, power.mul_add(-LN_2_HIGH, clamped));
-    let polynomial = COEFFICIENTS.into_iter().fold(0.0_f32, |sum, c| sum.mul_add(rest, c));
+    let mut polynomial = 0.0_f32;
+    for coefficient in COEFFICIENTS {
+        polynomial = polynomial.mul_add(rest, coefficient);
+    }
     let mantissa = polynomial.mul_add(rest * rest, rest) + 1.0;
     // The integer in the low bits of `shifted`, shifted into the place of an exponent; the rest falls out at the top.
     let exponent = (shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits());
@@ -72,14 +75,17 @@ impl Kernel for LogSumExp<'_> {
 #[inline(always)]
 pub(crate) fn max(numbers: &[f32]) -> f32 {
     let (chunks, rest) = numbers.as_chunks::<LANES>();
-    let greater = |a: f32, b: f32| if b > a { b } else { a };
     let mut largest = [f32::NEG_INFINITY; LANES];
     for chunk in chunks {
         for lane in 0..LANES {
-            largest[lane] = greater(largest[lane], chunk[lane]);
+            largest[lane] = if chunk[lane] > largest[lane] { chunk[lane] } else { largest[lane] };
         }
     }
-    largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| greater(a, b))
+    let mut max = f32::NEG_INFINITY;
+    for &number in largest.iter().chain(rest) {
+        max = if number > max { number } else { max };
+    }
+    max
 }
 
 #[cfg(test)]
