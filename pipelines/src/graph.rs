@@ -92,6 +92,9 @@ pub struct ShardForward {
     /// Threads of one shard on the CPU; 0 takes as many as pay for the size of its layers, at most the processors that it
     /// may run on.
     pub threads: usize,
+    /// Gives each row the same bits whatever is computed with it and wherever: an answer that is taken up by another
+    /// instance goes on as it would have. On the CPU only.
+    pub deterministic: bool,
     /// Sequences that one instance runs at once.
     pub max_sequences: u32,
     /// KV cache of one instance, in tokens.
@@ -194,6 +197,7 @@ impl Default for ShardForward {
             dtype: DTypeName::Bf16,
             device: "cpu".into(),
             threads: 0,
+            deterministic: false,
             max_sequences: 64,
             kv_tokens: 65_536,
             block_tokens: 16,
@@ -317,7 +321,7 @@ impl Pipeline {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&content);
         let plan = format!(
-            "{}|{}|{:?}|{:?}|{:?}|{}|{}",
+            "{}|{}|{:?}|{:?}|{:?}|{}|{}|{}",
             schemas::wire::WIRE_VERSION,
             self.model,
             stage.engine,
@@ -325,6 +329,7 @@ impl Pipeline {
             stage.layers,
             self.shards(),
             stage.block_tokens,
+            stage.deterministic,
         );
         hasher.update(plan.as_bytes());
         let (half, _) =
@@ -364,6 +369,13 @@ impl Pipeline {
         }
         if self.model.is_empty() || self.model.len() > 200 {
             return Err(range("model", format!("{} bytes long", self.model.len()), "1 to 200 bytes long"));
+        }
+        if stage.deterministic && stage.device != "cpu" {
+            return Err(range(
+                "stages.shard-forward.deterministic",
+                "true".into(),
+                "false where `device` is not `cpu`",
+            ));
         }
         if stage.in_flight == InFlight::Fixed(0) {
             return Err(range("stages.shard-forward.in_flight", "0".into(), "at least 1, or `auto`"));

@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Where the model computes: cpu or cuda:N
     #[arg(long, value_parser = device)]
     device: Option<String>,
+    /// Compute each row alike in any company, so that a resumed answer goes on as it would have; on the CPU only
+    #[arg(long)]
+    deterministic: bool,
     /// Processes of a stage, or of one shard (shard-forward.1=2); repeatable
     #[arg(long, value_name = "STAGE=N")]
     replicas: Vec<Replicas>,
@@ -106,6 +109,9 @@ fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
         if let Some(value) = value {
             overrides.set("shard-forward", setting, value.as_str());
         }
+    }
+    if arguments.deterministic {
+        overrides.set("shard-forward", "deterministic", true);
     }
     for replicas in arguments.replicas.iter().filter(|replicas| replicas.shard.is_none()) {
         overrides.set(&replicas.stage, "replicas", replicas.count);

@@ -75,7 +75,14 @@ fn prompts(name: &str) -> Vec<Prompt> {
 }
 
 fn options(dtype: DType, kv_tokens: u32) -> EngineOptions {
-    EngineOptions { dtype, device: device(), kv_tokens, block_tokens: BLOCK_TOKENS, threads: Some(1) }
+    EngineOptions {
+        dtype,
+        device: device(),
+        kv_tokens,
+        block_tokens: BLOCK_TOKENS,
+        threads: Some(1),
+        deterministic: false,
+    }
 }
 
 fn slice(sequence: u64, start: usize, ids: &[u32], sample: bool) -> Slice {
@@ -193,6 +200,26 @@ fn logits_are_those_of_transformers_on_any_number_of_shards() {
                 let slices = prefixes(&prompt);
                 let found = model.logits(&slices);
                 assert_close(&found, &prompt.logits, &format!("{name} on {shards} shards"));
+            }
+        }
+    }
+}
+
+#[test]
+fn deterministic_logits_are_those_of_transformers_too() {
+    for dtype in [DType::F32, DType::Bf16] {
+        for name in GOLDENS {
+            let options = EngineOptions { deterministic: true, ..options(dtype, 32_768) };
+            let mut model = Model::load(&golden(name), 2, &options);
+            for prompt in prompts(name) {
+                let found = model.logits(&prefixes(&prompt));
+                let expected = || prompt.logits.iter().flatten();
+                let delta =
+                    found.iter().flatten().zip(expected()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let scale = expected().fold(0.0_f32, |max, logit| max.max(logit.abs()));
+                // The checkpoints are in f32: bf16 is another model.
+                let delta_max = if dtype == DType::F32 { DELTA_MAX } else { 0.03 * scale };
+                assert!(delta <= delta_max, "{name} in {dtype:?}: {delta} of {scale}");
             }
         }
     }

@@ -60,6 +60,7 @@ impl Direct {
             kv_tokens: settings.kv_tokens,
             block_tokens: settings.block_tokens,
             threads: (settings.threads > 0).then_some(settings.threads),
+            deterministic: settings.deterministic,
         };
         let whole = LayerPlan::even(folder.config().num_hidden_layers as u32, 1)?;
         let mut engine = LlamaShard::load(&folder, &whole, 0, &options)?;

@@ -81,6 +81,7 @@ impl EngineBench {
             kv_tokens: decoding + prompt.next_multiple_of(BLOCK_TOKENS),
             block_tokens: BLOCK_TOKENS,
             threads: None,
+            deterministic: false,
         };
         let whole = LayerPlan::even(config.num_hidden_layers as u32, 1)?;
         let weights = Weights::open(&self.model)?;

@@ -85,7 +85,16 @@ async fn answers(
 #[tokio::test]
 async fn killing_any_stage_changes_no_token_of_its_streams() -> anyhow::Result<()> {
     // In f32 prefill and decode agree far more closely than any two tokens are apart.
-    let mut cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
+    kill_each_stage(Options::demo().set("shard-forward", "dtype", "f32")).await
+}
+
+#[tokio::test]
+async fn in_deterministic_mode_killing_any_stage_changes_no_token_in_bf16_either() -> anyhow::Result<()> {
+    kill_each_stage(Options::demo().set("shard-forward", "deterministic", true)).await
+}
+
+async fn kill_each_stage(options: Options) -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(options).await?;
     let api = cluster.api();
     let undisturbed = answers(&api, || Ok(())).await?;
     for name in ["shard-forward.0", "shard-forward.1", "sample", "detokenize"] {

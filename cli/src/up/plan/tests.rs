@@ -43,6 +43,21 @@ fn the_resolved_file_says_the_same_as_the_plan() {
 }
 
 #[test]
+fn deterministic_is_a_flag_and_refused_where_it_is_not_to_be_had() {
+    let folder = folder();
+    let file = folder.path().join("p.toml");
+    let planned = plan(folder.path(), &[file.to_str().unwrap(), "--deterministic"]).unwrap();
+    let read = |planned: &Planned| Pipeline::read(&planned.file, Overrides::default()).unwrap();
+    let deterministic = read(&planned[0]);
+    assert!(deterministic.stages.shard_forward.deterministic);
+    let default = read(&plan(folder.path(), &[file.to_str().unwrap()]).unwrap()[0]);
+    assert_ne!(default.fingerprint([0; 32]), deterministic.fingerprint([0; 32]), "the modes never mix");
+    let on_cuda = ["--deterministic", "--device", "cuda:0"];
+    let refused = plan(folder.path(), &[&[file.to_str().unwrap()], &on_cuda[..]].concat()).unwrap_err();
+    assert!(refused.to_string().contains("deterministic"), "{refused}");
+}
+
+#[test]
 fn shards_replace_an_explicit_cut_and_one_shard_can_have_more_processes() {
     let folder = folder();
     let file = folder.path().join("p.toml");

@@ -1,4 +1,4 @@
-//! Causal attention of a step's rows over their sequences' keys and values.
+//! Causal attention of a step's rows over their sequences' keys and values, by libtorch.
 //!
 //! Query heads of one KV head are handled together: folded into query rows where a sequence has one row, expanded
 //! without a copy where it has many. (`enable_gqa` of libtorch is eight times slower in bf16 on CPUs.)
@@ -13,6 +13,7 @@ use schemas::hidden::Slice;
 use tch::{Device, Kind, Tensor};
 
 use super::kv::KvCache;
+use super::ops::Attention;
 
 /// Query rows of a prefill are padded to a multiple of this on the CPU.
 const ROWS_STEP: usize = 32;
@@ -90,10 +91,10 @@ impl AttentionPlan {
         parts.extend(groups.iter().map(|group| Part::Decode(Decode::new(group, whole, kv, options))));
         Self { parts, rows: row }
     }
+}
 
-    /// `q`: `[rows, n_heads, head_dim]`; `keys_values`: the rows' own, `[rows, 2 * n_kv_heads, head_dim]`, which the cache has
-    /// too. Gives `[rows, n_heads * head_dim]`.
-    pub(super) fn forward(&self, layer: usize, kv: &KvCache, q: &Tensor, keys_values: &Tensor) -> Tensor {
+impl Attention for AttentionPlan {
+    fn forward(&self, layer: usize, kv: &KvCache, q: &Tensor, keys_values: &Tensor) -> Tensor {
         if let [Part::Decode(decode @ Decode { rows: None, .. })] = &self.parts[..] {
             return decode.forward(layer, kv, q).view([self.rows, -1]);
         }

@@ -60,11 +60,13 @@ impl ComputeDevice {
     }
 }
 
-/// Sets how many threads the calling thread's kernels use: `asked`, or as many as pay for layers of `layer_bytes`.
-pub(super) fn set_threads(asked: Option<usize>, layer_bytes: u64) {
+/// Sets how many threads the calling thread's kernels use, and says how many: `asked`, or as many as pay for layers of
+/// `layer_bytes`.
+pub(super) fn set_threads(asked: Option<usize>, layer_bytes: u64) -> usize {
     let available = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = asked.unwrap_or_else(|| worthwhile(layer_bytes, available));
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    threads
 }
 
 fn worthwhile(layer_bytes: u64, available: usize) -> usize {

@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::memory::as_f32;
+use super::memory::elements;
 use super::rows::{is_finite, unknown_id};
 use super::step::{RowError, RowOutput, RowSpec};
 
@@ -59,12 +59,12 @@ impl DeviceRows {
             None => sum.shallow_clone(),
         };
         let (largest, ids) = largest(&rest, self.count);
-        let rows = Tensor::cat(&[sum, sum_scaled, largest, bits_as_f32(&ids)], 1).view(-1);
+        let rows = Tensor::cat(&[sum, sum_scaled, largest, bits_elements(&ids)], 1).view(-1);
         let answer = match &self.extras {
             Some(places) => Tensor::cat(&[rows, logits.view(-1).index_select(0, places)], 0),
             None => rows,
         };
-        self.outputs(as_f32(&answer.to_device(Device::Cpu)), specs)
+        self.outputs(elements(&answer.to_device(Device::Cpu)), specs)
     }
 
     /// `answer`: for each row the two sums, the largest logits and their ids; then the extras of all rows.
@@ -127,7 +127,7 @@ fn order_keys(logits: &Tensor) -> Tensor {
 }
 
 /// Ids as floats of the same bits, so that they travel with the logits.
-fn bits_as_f32(ids: &Tensor) -> Tensor {
+fn bits_elements(ids: &Tensor) -> Tensor {
     ids.to_kind(Kind::Int).view_dtype(Kind::Float)
 }
 

@@ -64,10 +64,19 @@ impl KvCache {
         Ok((firsts + &self.heads * i64::from(block_tokens)).view(-1))
     }
 
+    /// The pool of a layer: `[n_blocks, 2, n_kv_heads, block_tokens, head_dim]` in order.
+    pub(super) fn pool(&self, layer: usize) -> &Tensor {
+        &self.pools[layer]
+    }
+
+    pub(super) fn n_kv_heads(&self) -> u32 {
+        self.n_kv_heads
+    }
+
     /// Stores the step's keys and values, `[rows, 2 * n_kv_heads, head_dim]`, at the places that `extend` gave.
     pub(super) fn write(&self, layer: usize, slots: &Tensor, keys_values: &Tensor) {
         let mut pool = self.pools[layer].shallow_clone();
-        let _ = pool.index_copy_(0, slots, &keys_values.view([-1, self.head_dim]));
+        let _ = pool.index_copy_(0, slots, &keys_values.view([-1, self.head_dim]).to_kind(pool.kind()));
     }
 
     /// Where the keys and values of `sequences` are, `n_blocks` blocks each; one with fewer repeats its first.

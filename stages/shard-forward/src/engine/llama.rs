@@ -11,17 +11,19 @@ use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
 use tch::{Device, Kind, Tensor};
 
-use super::attention::AttentionPlan;
 use super::blocks::Blocks;
 use super::device::{ComputeDevice, set_threads};
 use super::device_rows::DeviceRows;
+use super::exact::Exact;
 use super::kv::KvCache;
+use super::libtorch::{Libtorch, row_counts};
 use super::memory::{Shared, into_bytes};
+use super::ops::{Attention, Linear, Ops};
 use super::plan::LayerPlan;
 use super::rope::{Rope, Rotation};
 use super::rows::output_rows;
 use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
-use super::weights::{Linear, Loader, Weight, row_counts};
+use super::weights::{Loader, Weight};
 
 /// How an engine computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,12 +38,16 @@ pub struct EngineOptions {
     pub block_tokens: u32,
     /// Threads of the CPU kernels; none takes as many as pay for layers of this size.
     pub threads: Option<usize>,
+    /// Gives each row the same bits whatever is computed with it, in whatever chunks and on any number of threads or shards.
+    /// On the CPU only.
+    pub deterministic: bool,
 }
 
 /// A run of decoder layers of a Llama model; the first also embeds, the last also gives logits.
 #[derive(Debug)]
 pub struct LlamaShard {
     sizes: Sizes,
+    ops: Box<dyn Ops>,
     /// On the first shard, `[vocab_size, hidden_size]`.
     embed_tokens: Option<Weight>,
     layers: Vec<Layer>,
@@ -70,18 +76,18 @@ struct Sizes {
 struct Layer {
     input_layernorm: Weight,
     /// q, k and v heads side by side: `[(n_heads + 2 n_kv_heads) * head_dim, hidden_size]`.
-    qkv_proj: Linear,
-    o_proj: Linear,
+    qkv_proj: Box<dyn Linear>,
+    o_proj: Box<dyn Linear>,
     post_attention_layernorm: Weight,
     /// Gate and up side by side: `[2 * intermediate_size, hidden_size]`.
-    gate_up_proj: Linear,
-    down_proj: Linear,
+    gate_up_proj: Box<dyn Linear>,
+    down_proj: Box<dyn Linear>,
 }
 
 #[derive(Debug)]
 struct Head {
     norm: Weight,
-    lm_head: Linear,
+    lm_head: Box<dyn Linear>,
 }
 
 /// What all layers need to know of a step, and the head. All that it needs of the host is on the device before the first layer
@@ -89,14 +95,22 @@ struct Head {
 struct Step {
     rotation: Rotation,
     slots: Tensor,
-    attention: AttentionPlan,
+    attention: Box<dyn Attention>,
     /// On the last shard, the rows that give a token; none when all do.
     sampled: Option<Tensor>,
     /// On the last shard, when it is not on the CPU.
     rows: Option<DeviceRows>,
 }
 
-/// The logits for the token at `position`: `[vocab_size]`, in the engine's dtype.
+/// One step's way through the layers.
+struct Pass<'a> {
+    sizes: &'a Sizes,
+    ops: &'a dyn Ops,
+    kv: &'a KvCache,
+    step: &'a Step,
+}
+
+/// The logits for the token at `position`: `[vocab_size]`, in the dtype in which they were computed.
 #[derive(Debug)]
 struct KeptRow {
     position: u32,
@@ -124,7 +138,7 @@ impl LlamaShard {
     ) -> anyhow::Result<Self> {
         let device = options.device.open()?;
         let sizes = Sizes::new(config);
-        set_threads(options.threads, sizes.layer_parameters() * options.dtype.size() as u64);
+        let threads = set_threads(options.threads, sizes.layer_parameters() * options.dtype.size() as u64);
         let _guard = tch::no_grad_guard();
         let kind = kind_of(options.dtype);
         let range = plan.range(shard)?;
@@ -134,7 +148,17 @@ impl LlamaShard {
             "the layer plan has {n_layers} layers, the model {}",
             config.num_hidden_layers
         );
-        let loader = Loader::new(weights, kind, device);
+        ensure!(
+            !options.deterministic || device == Device::Cpu,
+            "`deterministic` is for the CPU, not for `{}`",
+            options.device
+        );
+        let ops: Box<dyn Ops> = match options.dtype {
+            DType::F32 if options.deterministic => Box::new(Exact::<f32>::new(threads)),
+            DType::Bf16 if options.deterministic => Box::new(Exact::<half::bf16>::new(threads)),
+            _ => Box::new(Libtorch { kind, device }),
+        };
+        let loader = Loader::new(weights, kind, device, &*ops);
         let embed_tokens = (shard == 0).then(|| sizes.embed_tokens(&loader)).transpose()?;
         let head = (shard + 1 == plan.shards())
             .then(|| Head::load(&loader, &sizes, config.tie_word_embeddings, embed_tokens.as_ref()))
@@ -146,9 +170,10 @@ impl LlamaShard {
             sizes,
             embed_tokens,
             head,
-            rope: Rope::new(config, kind, device),
+            rope: Rope::new(config, ops.between(), device),
             kv: KvCache::new(blocks, layers.len(), kv_heads, sizes.head_dim, (kind, device)),
             layers,
+            ops,
             kept: HashMap::new(),
             options: (kind, device),
         })
@@ -220,7 +245,7 @@ impl LlamaShard {
     /// Makes room for the step's rows and plans what is the same in every layer.
     fn prepare(&mut self, batch: &StepBatch<'_>) -> anyhow::Result<Step> {
         let slots = self.kv.extend(batch.slices)?;
-        let attention = AttentionPlan::new(batch.slices, &self.kv, self.options);
+        let attention = self.ops.attention(batch.slices, &self.kv);
         let mut positions = Vec::with_capacity(batch.row_count());
         let mut end = 0;
         for slice in batch.slices {
@@ -245,7 +270,7 @@ impl LlamaShard {
             return Ok(StepOutput::Rows(Vec::new()));
         }
         let x = step.sampled.as_ref().map_or_else(|| x.shallow_clone(), |sampled| x.index_select(0, sampled));
-        let logits = head.forward(&self.sizes, &x);
+        let logits = head.forward(&self.sizes, &*self.ops, &x);
         let targets = batch.slices.iter().filter(|slice| slice.sample);
         let rows = (0..).zip(targets).zip(batch.rows).filter(|(_, spec)| spec.keep);
         for ((row, slice), _) in rows {
@@ -307,8 +332,9 @@ impl Engine for LlamaShard {
             });
         }
         let step = self.prepare(batch)?;
+        let pass = Pass { sizes: &self.sizes, ops: &*self.ops, kv: &self.kv, step: &step };
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&self.sizes, i, &self.kv, &step, x);
+            x = layer.forward(&pass, i, x);
         }
         self.output(x, batch, &step)
     }
@@ -378,21 +404,21 @@ impl Layer {
     }
 
     /// `x`: `[rows, hidden_size]` → the same shape.
-    fn forward(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: Tensor) -> Tensor {
-        let attended = self.attend(sizes, layer, kv, step, &sizes.rms_norm(&x, &self.input_layernorm));
-        let x = self.o_proj.add_to(x, &attended);
-        let hidden = sizes.rms_norm(&x, &self.post_attention_layernorm);
-        let gate_up = self.gate_up_proj.forward(&hidden);
-        let gate = gate_up.narrow(1, 0, sizes.intermediate);
-        let up = gate_up.narrow(1, sizes.intermediate, sizes.intermediate);
-        self.down_proj.add_to(x, &(gate.silu() * up))
+    fn forward(&self, pass: &Pass<'_>, layer: usize, x: Tensor) -> Tensor {
+        let Pass { sizes, ops, .. } = pass;
+        let normed = ops.rms_norm(&x, &self.input_layernorm, sizes.eps);
+        let x = self.o_proj.add_to(x, &self.attend(pass, layer, &normed));
+        let normed = ops.rms_norm(&x, &self.post_attention_layernorm, sizes.eps);
+        let gated = ops.swiglu(&self.gate_up_proj.forward(&normed));
+        self.down_proj.add_to(x, &gated)
     }
 
     /// `x`: `[rows, hidden_size]`, normed → `[rows, n_heads * head_dim]`.
-    fn attend(&self, sizes: &Sizes, layer: usize, kv: &KvCache, step: &Step, x: &Tensor) -> Tensor {
-        let Sizes { heads, kv_heads, head_dim, .. } = *sizes;
+    fn attend(&self, pass: &Pass<'_>, layer: usize, x: &Tensor) -> Tensor {
+        let Pass { kv, step, .. } = pass;
+        let Sizes { heads, kv_heads, head_dim, .. } = *pass.sizes;
         let qkv = self.qkv_proj.forward(x).view([-1, heads + 2 * kv_heads, head_dim]);
-        let qk = step.rotation.apply(&qkv.narrow(1, 0, heads + kv_heads));
+        let qk = pass.ops.rotate(&qkv, heads + kv_heads, &step.rotation);
         let q = qk.narrow(1, 0, heads);
         let (k, v) = (qk.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads));
         let keys_values = Tensor::cat(&[k, v], 1);
@@ -415,15 +441,15 @@ impl Head {
         };
         Ok(Self {
             norm: loader.get("model.norm.weight", &[sizes.hidden])?,
-            lm_head: Linear::new(lm_head, None),
+            lm_head: loader.ops().linear(lm_head, None),
         })
     }
 }
 
 impl Head {
     /// `x`: `[rows, hidden_size]` → logits, `[rows, vocab_size]`.
-    fn forward(&self, sizes: &Sizes, x: &Tensor) -> Tensor {
-        self.lm_head.forward(&sizes.rms_norm(x, &self.norm))
+    fn forward(&self, sizes: &Sizes, ops: &dyn Ops, x: &Tensor) -> Tensor {
+        self.lm_head.forward(&ops.rms_norm(x, &self.norm, sizes.eps))
     }
 }
 
@@ -450,12 +476,6 @@ impl Sizes {
 
     fn embed_tokens(&self, loader: &Loader<'_>) -> anyhow::Result<Weight> {
         loader.get("model.embed_tokens.weight", &[i64::from(self.vocabulary), self.hidden])
-    }
-
-    /// Divides each row of `x` by its root mean square, in f32, and scales it by `weight`.
-    /// Source: arXiv:1910.07467, eq. 4.
-    fn rms_norm(&self, x: &Tensor, weight: &Weight) -> Tensor {
-        x.rms_norm([self.hidden], Some(weight.tensor()), self.eps)
     }
 }
 

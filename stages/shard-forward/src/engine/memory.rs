@@ -4,6 +4,7 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
+use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 /// A CPU tensor over bytes that it does not own, and their owner. For reading only: in-place operations on it or on a
@@ -94,16 +95,41 @@ pub(super) fn into_bytes(tensor: Tensor) -> Bytes {
     Bytes::from_owner(Elements(tensor.to_device(Device::Cpu).contiguous()))
 }
 
-/// Reads the elements of a contiguous f32 CPU tensor.
-pub(super) fn as_f32(tensor: &Tensor) -> &[f32] {
-    assert!(tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.is_contiguous());
+/// An element as tensors hold it. (tch's own trait takes bf16 for f16.)
+pub(super) trait Stored: Copy + 'static {
+    /// The tensors' name for it.
+    const KIND: Kind;
+}
+
+impl Stored for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Stored for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+/// Reads the elements of a contiguous CPU tensor of `T`.
+pub(super) fn elements<T: Stored>(tensor: &Tensor) -> &[T] {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
     let len = tensor.numel();
     if len == 0 {
         return &[];
     }
-    // SAFETY: the tensor is f32, on the CPU and contiguous, so `len` elements lie at this aligned address and live as
+    // SAFETY: the tensor holds `T`s, on the CPU and contiguous, so `len` elements lie at this aligned address and live as
     // long as it. Nothing writes to them meanwhile: only the caller's thread has the tensor.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
+}
+
+/// A new CPU tensor of `T` in this shape, whose elements `write` gets as zeros.
+pub(super) fn fill<T: Stored>(shape: &[i64], write: impl FnOnce(&mut [T])) -> Tensor {
+    let tensor = Tensor::zeros(shape, (T::KIND, Device::Cpu));
+    let len = tensor.numel();
+    if len > 0 {
+        // SAFETY: the tensor has just been made, contiguous and of `len` initialised `T`s; nobody else has it yet.
+        write(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) });
+    }
+    tensor
 }
 
 /// Takes the pages of a private read-only file mapping that lie wholly inside `bytes` out of this process's memory;
@@ -130,7 +156,7 @@ mod tests {
         let tensor = Borrowed::new(bytes.clone(), &[2, 3], Kind::Float).unwrap();
         assert_eq!(tensor.data_ptr().addr(), bytes.as_ptr().addr(), "shared");
         assert_eq!(tensor.double_value(&[1, 0]), 4.0);
-        assert_eq!(as_f32(&tensor), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(elements::<f32>(&tensor), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let transposed = into_bytes(tensor.tr());
         assert_eq!(transposed[4..8], 4.0_f32.to_le_bytes());
         assert_eq!(into_bytes(tensor.shallow_clone()).as_ptr(), bytes.as_ptr(), "shared");
@@ -143,5 +169,13 @@ mod tests {
         assert!(Borrowed::new(bytes.clone(), &[3], Kind::Float).is_err(), "too long");
         assert!(Borrowed::new(bytes.clone(), &[-4], Kind::Float).is_err(), "negative");
         assert!(into_bytes(Tensor::zeros([0, 4], (Kind::Float, Device::Cpu))).is_empty());
+    }
+
+    #[test]
+    fn a_tensor_is_filled_and_read() {
+        let tensor = fill::<f32>(&[2, 2], |out| out.copy_from_slice(&[1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(tensor.double_value(&[1, 0]), 3.0);
+        assert_eq!(elements::<f32>(&tensor), [1.0, 2.0, 3.0, 4.0]);
+        assert!(elements::<f32>(&fill::<f32>(&[0, 2], |_| panic!("no elements"))).is_empty());
     }
 }

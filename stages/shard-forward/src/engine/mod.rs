@@ -10,12 +10,17 @@ mod echo;
 
 mod llama;
 
-mod attention;
 mod device_rows;
 mod kv;
+mod ops;
 mod rope;
 mod rows;
 mod weights;
+
+mod attention;
+mod libtorch;
+
+mod exact;
 
 mod memory;
 

@@ -13,8 +13,8 @@ const FIRST_TABLE_POSITIONS: u32 = 512;
 /// Source: RoFormer, arXiv:2104.09864, eq. 34.
 #[derive(Debug)]
 pub(super) struct Rope {
-    /// `[head_dim / 2]`, f32, in radians a token.
-    inverse_frequencies: Tensor,
+    /// `[head_dim / 2]`, in radians a token.
+    inverse_frequencies: Vec<f32>,
     /// `[positions, 1, head_dim]`: the cosine of each element's angle.
     cos: Tensor,
     /// `[positions, 1, head_dim]`: the sine of each element's angle, negative in the first half.
@@ -34,7 +34,7 @@ pub(super) struct Rotation {
 impl Rope {
     /// Tables in `kind` on `device`.
     pub(super) fn new(config: &LlamaConfig, kind: Kind, device: Device) -> Self {
-        let inverse_frequencies = Tensor::from_slice(&inverse_frequencies(config)).to_device(device);
+        let inverse_frequencies = inverse_frequencies(config);
         let empty = Tensor::zeros([0], (kind, device));
         let mut rope =
             Self { inverse_frequencies, cos: empty.shallow_clone(), sin: empty, positions: 0, kind };
@@ -50,22 +50,39 @@ impl Rope {
         Rotation {
             cos: self.cos.index_select(0, positions),
             sin: self.sin.index_select(0, positions),
-            half: self.inverse_frequencies.size()[0],
+            half: self.inverse_frequencies.len() as i64,
         }
     }
 
+    /// By f64 functions of f32 angles: an entry has the same bits in tables of any length.
     fn grow(&mut self, positions: u32) {
-        let device = self.inverse_frequencies.device();
-        let position = Tensor::arange(i64::from(positions), (Kind::Float, device));
-        let angle = position.outer(&self.inverse_frequencies).unsqueeze(1);
-        let sin = angle.sin();
-        self.cos = Tensor::cat(&[angle.cos(), angle.cos()], -1).to_kind(self.kind);
-        self.sin = Tensor::cat(&[sin.neg(), sin], -1).to_kind(self.kind);
+        let device = self.cos.device();
+        let half = self.inverse_frequencies.len();
+        let mut cos = Vec::with_capacity(2 * half * positions as usize);
+        let mut sin = Vec::with_capacity(cos.capacity());
+        for position in 0..positions {
+            let angles =
+                self.inverse_frequencies.iter().map(|&frequency| f64::from(position as f32 * frequency));
+            let (sines, cosines): (Vec<f32>, Vec<f32>) =
+                angles.map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
+            cos.extend(cosines.iter().chain(&cosines));
+            sin.extend(sines.iter().map(|sine| -sine).chain(sines.iter().copied()));
+        }
+        let table = |values: &[f32]| {
+            let values = Tensor::from_slice(values).view([i64::from(positions), 1, 2 * half as i64]);
+            values.to_device(device).to_kind(self.kind)
+        };
+        (self.cos, self.sin) = (table(&cos), table(&sin));
         self.positions = positions;
     }
 }
 
 impl Rotation {
+    /// Cosines and sines of the rows: `[rows, 1, head_dim]` each.
+    pub(super) fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     /// Rotates `heads`, `[rows, n_heads, head_dim]`, by the rows' positions into a new contiguous tensor.
     pub(super) fn apply(&self, heads: &Tensor) -> Tensor {
         let swapped = heads.roll([self.half], [-1]);

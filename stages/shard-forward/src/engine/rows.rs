@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use kernels::exp::logsumexp;
 use tch::{Kind, Tensor};
 
-use super::memory::as_f32;
+use super::memory::elements;
 use super::step::{RowError, RowOutput, RowSpec};
 
 /// What is wanted of each row of `logits`, `[rows, vocab_size]`, f32 or bf16, on the CPU. A row that is not finite fails alone.
@@ -18,7 +19,7 @@ pub(super) fn output_rows(logits: &Tensor, specs: &[RowSpec]) -> Vec<Result<RowO
 
 /// `logits`: `[vocab_size]`, f32, on the CPU.
 fn output_row(logits: &Tensor, spec: &RowSpec) -> Result<RowOutput, RowError> {
-    let row = as_f32(logits);
+    let row = elements(logits);
     let vocabulary = row.len() as u32;
     if let Some(id) = unknown_id(spec, vocabulary) {
         return Err(RowError::UnknownId { id, vocabulary });
@@ -57,7 +58,7 @@ fn without(logits: &Tensor, ids: &[u32]) -> Tensor {
 }
 
 fn sum(logits: &Tensor) -> f32 {
-    logits.logsumexp([0], false).double_value(&[]) as f32
+    logsumexp(elements(logits))
 }
 
 /// An id with its logit; the least wanted one is the greatest.

@@ -56,6 +56,7 @@ pub fn load(setup: &Setup) -> anyhow::Result<Loaded> {
                 kv_tokens: settings.kv_tokens,
                 block_tokens: settings.block_tokens,
                 threads: (settings.threads > 0).then_some(settings.threads),
+                deterministic: settings.deterministic,
             };
             let mut shard = LlamaShard::load(&folder, &plan, index, &options)
                 .with_context(|| format!("model `{}`", folder.path().display()))?;
