@@ -49,26 +49,33 @@ pub fn measure(pipeline: &Pipeline, work: &Workload) -> anyhow::Result<DirectRep
     Ok(DirectReport { arrivals, peak_rss_kib: Usage::own().peak_rss_kib()? })
 }
 
+/// Loads all layers of `pipeline`'s model into one engine, with its settings, and has the kernels compiled.
+pub fn load_engine(pipeline: &Pipeline) -> anyhow::Result<LlamaShard> {
+    let settings = &pipeline.stages.shard_forward;
+    let folder = ModelFolder::open(&pipeline.path)?;
+    let options = EngineOptions {
+        dtype: settings.dtype.into(),
+        device: settings.device.parse()?,
+        kv_tokens: settings.kv_tokens,
+        block_tokens: settings.block_tokens,
+        threads: (settings.threads > 0).then_some(settings.threads),
+        deterministic: settings.deterministic,
+    };
+    let whole = LayerPlan::even(folder.config().num_hidden_layers as u32, 1)?;
+    let mut engine = LlamaShard::load(&folder, &whole, 0, &options)?;
+    engine.warm_up(settings.step_tokens as usize, settings.max_sequences as usize)?;
+    Ok(engine)
+}
+
 impl Direct {
     /// Loads all layers into one engine with the pipeline's own settings.
     pub fn load(pipeline: &Pipeline) -> anyhow::Result<Self> {
-        let settings = &pipeline.stages.shard_forward;
         let folder = ModelFolder::open(&pipeline.path)?;
-        let options = EngineOptions {
-            dtype: settings.dtype.into(),
-            device: settings.device.parse()?,
-            kv_tokens: settings.kv_tokens,
-            block_tokens: settings.block_tokens,
-            threads: (settings.threads > 0).then_some(settings.threads),
-            deterministic: settings.deterministic,
-        };
-        let whole = LayerPlan::even(folder.config().num_hidden_layers as u32, 1)?;
-        let mut engine = LlamaShard::load(&folder, &whole, 0, &options)?;
-        engine.warm_up(settings.step_tokens as usize, settings.max_sequences as usize)?;
+        let engine = load_engine(pipeline)?;
         Ok(Self {
             engine,
             tokenizer: Arc::new(folder.load_tokenizer()?),
-            rows_max: settings.step_tokens as usize,
+            rows_max: pipeline.stages.shard_forward.step_tokens as usize,
         })
     }
 

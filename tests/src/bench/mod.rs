@@ -24,6 +24,9 @@ pub mod echo_report;
 
 pub mod vision;
 
+pub mod answers;
+pub mod exactness;
+pub mod exactness_report;
 pub mod overload;
 
 pub mod growth;

@@ -1,5 +1,6 @@
 //! `make bench`: what the bus costs, and what everything but the model costs.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,11 +8,13 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use pipelines::Pipeline;
 use pipelines::graph::Overrides;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use shard_forward::engine::ComputeDevice;
 use tests::bench::direct;
 use tests::bench::echo::EchoBench;
 use tests::bench::engine::EngineBench;
+use tests::bench::exactness::ExactnessBench;
 use tests::bench::overload::OverloadBench;
 use tests::bench::pipeline::PipelineBench;
 use tests::bench::vision::{self, VisionBench};
@@ -23,7 +26,11 @@ Examples:
   bench --only pipeline --batches 8      the pipeline beside one process, at batch 8
   bench --only echo --json               the echo engine, as JSON
   bench --only overload --seconds 10     what becomes of requests above capacity
-  bench --only engine --engine-model ~/models/llama --device cuda:0 --batches 1,8,64 --steps 64";
+  bench --only engine --engine-model ~/models/llama --device cuda:0 --batches 1,8,64 --steps 64
+  bench --only exactness --rounds 4      how often answers differ, and what deterministic mode costs";
+
+/// Tokens of each answer whose exactness is measured.
+const ANSWER_TOKENS: usize = 64;
 
 /// Measures tokens a second, latency, memory and CPU time of a whole pipeline on this machine
 #[derive(Debug, Parser)]
@@ -79,6 +86,9 @@ struct Args {
     #[arg(long, default_value = "512,2048", value_delimiter = ',', value_name = "N,...",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     prefill: Vec<u32>,
+    /// Answers of each case whose exactness is measured
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    answers: u32,
 
     /// Print JSON instead of tables
     #[arg(long)]
@@ -109,6 +119,8 @@ enum Part {
     Overload,
     /// The engine alone beside the limits of its device
     Engine,
+    /// Resumed and batched answers beside undisturbed ones, and the cost of deterministic mode; only when asked for
+    Exactness,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -123,76 +135,88 @@ fn main() -> anyhow::Result<()> {
         println!("{}", vision::direct(model, &serde_json::from_str(work)?)?);
         return Ok(());
     }
+    if args.only == Some(Part::Exactness) {
+        // Threads of libtorch wait as they do in a shard.
+        shard_forward::threads::settle()?;
+    }
     // One thread: the client shares the processors with what it measures.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(&args))
 }
 
+/// What a part has measured, for people and for programs.
+struct Measured {
+    part: &'static str,
+    table: String,
+    json: Value,
+}
+
+impl Measured {
+    fn new(part: &'static str, report: impl Display + Serialize) -> anyhow::Result<Self> {
+        Ok(Self { part, table: report.to_string(), json: serde_json::to_value(&report)? })
+    }
+}
+
 async fn run(args: &Args) -> anyhow::Result<()> {
     let load = load_average()?;
-    let wants = |part| args.only.is_none_or(|only| only == part);
-    let pipeline = match wants(Part::Pipeline) {
-        true => Some(pipeline_bench(args)?.run().await?),
-        false => None,
-    };
-    let echo = match wants(Part::Echo) {
-        true => Some(echo_bench(args).run().await?),
-        false => None,
-    };
-    let vision = match args.vision_model.as_ref().filter(|_| wants(Part::Vision)) {
-        Some(model) => Some(vision_bench(args, model.clone()).run().await?),
-        None if args.only == Some(Part::Vision) => {
-            anyhow::bail!("`--only vision` needs `--vision-model PATH`")
-        }
-        None => None,
-    };
-    // Other than the rest it has no peer in the same run, and takes minutes.
-    let overload = match args.only {
-        Some(Part::Overload) => Some(overload_bench(args).run().await?),
-        _ => None,
-    };
-    let engine = match args.engine_model.as_ref().filter(|_| wants(Part::Engine)) {
-        Some(model) => Some(engine_bench(args, model.clone()).run()?),
-        None if args.only == Some(Part::Engine) => {
-            anyhow::bail!("`--only engine` needs `--engine-model PATH`")
-        }
-        None => None,
-    };
-    if args.json {
-        let parts = json!({
-            "load_average": load, "pipeline": pipeline, "echo": echo, "vision": vision, "engine": engine, "overload": overload,
+    let mut measured = Vec::new();
+    for part in args.parts() {
+        measured.push(match part {
+            Part::Pipeline => Measured::new("pipeline", pipeline_bench(args)?.run().await?)?,
+            Part::Echo => Measured::new("echo", echo_bench(args).run().await?)?,
+            Part::Vision => Measured::new("vision", vision_bench(args)?.run().await?)?,
+            Part::Engine => Measured::new("engine", engine_bench(args)?.run()?)?,
+            Part::Exactness => Measured::new("exactness", exactness_bench(args)?.run()?)?,
+            Part::Overload => Measured::new("overload", overload_bench(args).run().await?)?,
         });
-        println!("{parts}");
+    }
+    if args.json {
+        let parts = measured.into_iter().map(|it| (it.part.to_owned(), it.json));
+        let all: Map<String, Value> = parts.chain([("load_average".to_owned(), json!(load))]).collect();
+        println!("{}", Value::from(all));
         return Ok(());
     }
     println!(
         "Load average before the start: {load:.1}. Close to 0 is a quiet machine; more makes every figure worse.\n"
     );
-    if let Some(report) = pipeline {
-        println!("{report}\n");
-    }
-    if let Some(report) = echo {
-        println!("{report}\n");
-    }
-    if let Some(report) = vision {
-        println!("{report}\n");
-    }
-    if let Some(report) = engine {
-        println!("{report}\n");
-    }
-    if let Some(report) = overload {
-        println!("{report}");
-    }
+    measured.iter().for_each(|it| println!("{}\n", it.table));
     Ok(())
 }
 
-fn pipeline_bench(args: &Args) -> anyhow::Result<PipelineBench> {
+impl Args {
+    /// What is to be measured: one part, or all that compare something with a peer and have what they need.
+    fn parts(&self) -> Vec<Part> {
+        if let Some(only) = self.only {
+            return vec![only];
+        }
+        let mut parts = vec![Part::Pipeline, Part::Echo];
+        parts.extend(self.vision_model.as_ref().map(|_| Part::Vision));
+        parts.extend(self.engine_model.as_ref().map(|_| Part::Engine));
+        parts
+    }
+}
+
+fn exactness_bench(args: &Args) -> anyhow::Result<ExactnessBench> {
+    Ok(ExactnessBench {
+        answers: args.answers as usize,
+        tokens: ANSWER_TOKENS,
+        steps: args.steps,
+        rounds: args.rounds,
+        cache: cache()?,
+    })
+}
+
+/// Where models of random weights are kept.
+fn cache() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(2).context("the program is not in a target folder")?;
+    Ok(program.ancestors().nth(2).context("the program is not in a target folder")?.join("bench-model"))
+}
+
+fn pipeline_bench(args: &Args) -> anyhow::Result<PipelineBench> {
     Ok(PipelineBench {
         steps: args.steps,
         rounds: args.rounds,
         batches: args.batches.clone(),
-        cache: target.join("bench-model"),
+        cache: cache()?,
     })
 }
 
@@ -208,25 +232,25 @@ fn overload_bench(args: &Args) -> OverloadBench {
     OverloadBench { window: Duration::from_secs(args.seconds.into()), queue: args.queue }
 }
 
-fn vision_bench(args: &Args, model: PathBuf) -> VisionBench {
-    VisionBench {
-        model,
+fn vision_bench(args: &Args) -> anyhow::Result<VisionBench> {
+    Ok(VisionBench {
+        model: args.vision_model.clone().context("`--only vision` needs `--vision-model PATH`")?,
         batches: vec![1, 8],
         rounds: args.rounds,
         window: Duration::from_secs(args.seconds.into()),
-    }
+    })
 }
 
-fn engine_bench(args: &Args, model: PathBuf) -> EngineBench {
-    EngineBench {
-        model,
+fn engine_bench(args: &Args) -> anyhow::Result<EngineBench> {
+    Ok(EngineBench {
+        model: args.engine_model.clone().context("`--only engine` needs `--engine-model PATH`")?,
         device: args.device,
         batches: args.batches.clone(),
         context: args.context,
         steps: args.steps,
         prefills: args.prefill.clone(),
         rounds: args.rounds,
-    }
+    })
 }
 
 /// Programs that wanted a processor in the last minute, on average.
