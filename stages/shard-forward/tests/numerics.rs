@@ -20,8 +20,9 @@ use shard_forward::engine::{
 };
 
 const DELTA_MAX: f32 = 1e-4;
-/// In bf16, of the largest logit. The goldens have ten times the weights of a model, and so more of its rounding.
-const BF16_DELTA_MAX: f32 = 3e-2;
+/// In bf16, of the largest logit: a random 1B model of transformers differs by 3e-2 from itself in f32. The goldens have ten times
+/// the weights of a model, and so more of its rounding.
+const BF16_DELTA_MAX: f32 = 5e-2;
 const BF16_GOLDEN_DELTA_MAX: f32 = 8e-2;
 const GOLDENS: [&str; 4] = ["gqa", "tied-wide-heads", "llama3-rope", "biases"];
 const BLOCK_TOKENS: u32 = 16;
