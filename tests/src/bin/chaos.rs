@@ -14,7 +14,8 @@ const EXAMPLES: &str = "\
 Examples:
   chaos                                             the whole matrix, in about twenty minutes
   chaos --only 'kill shard' --strikes 20            the shards, 20 kills each
-  chaos --only kill --strikes 1 --requests 800      the columns that other systems publish: 8 clients, 100 requests each";
+  chaos --only kill --strikes 1 --requests 800      the columns that other systems publish: 8 clients, 100 requests each
+  chaos --only kill --default-mode                  how many answers change without deterministic mode";
 
 /// Strikes every process of the demo pipeline with every fault under load, and compares each answer with an undisturbed one
 #[derive(Debug, Parser)]
@@ -40,9 +41,13 @@ struct Args {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4))]
     replicas: u32,
 
-    /// Element type of the model: answers are promised to be equal in f32
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    /// Element type of the model
+    #[arg(long, default_value = "bf16", value_parser = ["f32", "bf16"])]
     dtype: String,
+
+    /// Compute in the default mode, in which an answer that resumes may change, instead of deterministically
+    #[arg(long)]
+    default_mode: bool,
 
     /// Where random numbers begin
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -75,7 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => println!("{report}"),
     }
-    let faults = report.faults(args.dtype == "f32");
+    let faults = report.faults(!args.default_mode);
     for fault in &faults {
         eprintln!("FAILED: {fault}");
     }
@@ -85,7 +90,11 @@ fn main() -> anyhow::Result<ExitCode> {
 /// Cells of the same fault share a cluster.
 async fn run(args: &Args, cells: &[Cell]) -> anyhow::Result<Report> {
     let questions = Arc::new(question::all()?);
-    let mut options = Options::demo().set("shard-forward", "dtype", args.dtype.as_str());
+    let mut options = Options::demo().set("shard-forward", "dtype", args.dtype.as_str()).set(
+        "shard-forward",
+        "deterministic",
+        !args.default_mode,
+    );
     options.replicas = args.replicas;
     let plan = Plan {
         options,
