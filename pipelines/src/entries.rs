@@ -55,8 +55,13 @@ pub(crate) struct Entries {
 
 impl Entries {
     /// How many more may be taken from the queues, where the stage has room for `room`.
-    pub(crate) fn room(&self, room: usize) -> usize {
-        if self.again.is_empty() && self.alone.is_none() { room } else { 0 }
+    pub(crate) fn room(&self, room: usize, output: &Output) -> usize {
+        if self.again.is_empty() && !self.is_alone(output) { room } else { 0 }
+    }
+
+    /// Whether the stage works on an entry that gets no company.
+    fn is_alone(&self, output: &Output) -> bool {
+        self.alone.is_some_and(|ticket| output.holds(ticket))
     }
 
     /// Takes in what was delivered.
@@ -72,9 +77,8 @@ impl Entries {
 
     /// Whether [`Entries::next`] has something.
     pub(crate) fn is_ready(&self, output: &Output) -> bool {
-        let is_alone = self.alone.is_some_and(|ticket| output.holds(ticket));
         let nothing_else = output.held() == self.again.len();
-        !is_alone && (!self.fresh.is_empty() || (!self.again.is_empty() && nothing_else))
+        !self.is_alone(output) && (!self.fresh.is_empty() || (!self.again.is_empty() && nothing_else))
     }
 
     /// What the stage may work on now.

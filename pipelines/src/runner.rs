@@ -78,7 +78,7 @@ pub async fn run(
             links.pulse.set_state(State::Draining);
             entries.give_back(&mut output).await?;
         }
-        let room = if drain_until.is_some() { 0 } else { entries.room(stage.room()) };
+        let room = if drain_until.is_some() { 0 } else { entries.room(stage.room(), &output) };
         let is_ready = entries.is_ready(&output).then(Instant::now);
         let wake = is_ready.or_else(|| output_wake(drain_until));
         let mut arrived = tokio::select! {

@@ -41,6 +41,8 @@ pub struct Failure {
 
 /// The [`Failure::code`] of an attempt whose instance has gone.
 const INSTANCE_LOST: &str = "instance_lost";
+/// The [`Failure::code`] of an attempt during which the bus was away.
+const BUS_AWAY: &str = "bus_away";
 /// The [`Failure::code`] of a request that ends whoever serves it.
 const POISON: &str = "poison";
 
@@ -70,6 +72,16 @@ impl Failure {
     /// Whether this is [`Failure::instance_lost`].
     pub fn is_instance_lost(&self) -> bool {
         self.code.as_deref() == Some(INSTANCE_LOST)
+    }
+
+    /// The bus was away, and what was on its way is lost: nothing is wrong with the request or its route.
+    pub fn bus_away() -> Self {
+        Self::new(FailureKind::Unavailable, "the message bus was away").with_code(BUS_AWAY)
+    }
+
+    /// Whether this is [`Failure::bus_away`].
+    pub fn is_bus_away(&self) -> bool {
+        self.code.as_deref() == Some(BUS_AWAY)
     }
 
     /// The request ends whoever serves it.

@@ -163,6 +163,8 @@ impl Answer {
             self.request.context.alone = self.deaths >= DEATHS_IN_COMPANY;
         }
         match lost.kind {
+            // As often as the bus is away, until the deadline.
+            FailureKind::Unavailable if lost.is_bus_away() => {}
             FailureKind::Unavailable => self.routes_lost += 1,
             // A full store: an answer that has begun waits until its deadline where a new request is refused.
             FailureKind::Overloaded if self.request.context.attempt > 0 => {

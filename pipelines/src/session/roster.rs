@@ -126,7 +126,7 @@ impl Roster {
     /// The bus was away: what was said to any session may be lost, and so may be its request.
     pub(super) fn reconnected(&self, feedbacks: &Feedbacks) {
         for entry in self.lock().values_mut() {
-            entry.end(Failure::new(FailureKind::Unavailable, "the message bus was away"), feedbacks);
+            entry.end(Failure::bus_away(), feedbacks);
         }
     }
 

@@ -21,6 +21,8 @@ const PAUSE_MS: (u64, u64) = (300, 1300);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Memory of the broker that a filler must fill; the streams of one pipeline reserve most of it.
 const MEMORY_TO_FILL: &str = "1GiB";
+/// How long the last answers of a cell may take.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// How much is done in each cell.
@@ -139,7 +141,8 @@ impl Arena {
                 eprintln!("chaos: {cell}: {} of {} requests", load.ended(), self.plan.requests);
             }
         }
-        let outcomes = load.finish().await?;
+        let outcomes = tokio::time::timeout(ANSWERED_WITHIN, load.finish()).await;
+        let outcomes = outcomes.with_context(|| format!("no end of the answers after {cell}"))??;
         ensure!(!outcomes.is_empty(), "nothing was asked");
         let row = self.row(cell, strikes, &outcomes);
         self.holdings.nothing_is_held(&self.cluster).await.with_context(|| format!("after {cell}"))?;

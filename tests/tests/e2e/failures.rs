@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::client::merged;
-use tests::cluster::Holdings;
+use tests::cluster::{Holdings, Link};
 use tests::{Api, Cluster, Options, Stream};
 use tokio::sync::oneshot;
 
@@ -176,6 +176,25 @@ async fn killing_tokenize_loses_no_request() -> anyhow::Result<()> {
     let waiting = tokio::spawn(async move { api.complete("abc", json!({"max_tokens": 3})).await });
     cluster.spawn("tokenize")?;
     assert_eq!(waiting.await??.text(), "abc");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_entry_that_is_delivered_again_does_not_stop_its_next_holder() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(Options::echo().without("tokenize")).await?;
+    cluster.spawn_behind_proxy("tokenize").await?;
+    cluster.spawn_replica("tokenize", "other")?;
+    cluster.ready().await?;
+    Holdings::watch(&cluster).await?.all_present(&cluster).await?;
+    cluster.proxy("tokenize")?.set_link(Link::Cut);
+    // Some of these go to the instance that is cut off first.
+    for number in 0..6 {
+        let text = format!("request {number}");
+        let api = cluster.api();
+        let answer = api.complete(text.as_str(), json!({"max_tokens": text.len()}));
+        let answer = tokio::time::timeout(RESUMED_WITHIN, answer).await??;
+        assert_eq!(answer.text(), text);
+    }
     Ok(())
 }
 
