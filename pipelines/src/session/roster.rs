@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use schemas::admission::{Event, Notice, Route};
 use schemas::chunk::{Chunk, Chunks};
 use schemas::control::Say;
-use schemas::{Failure, FailureKind, RouteId, SessionId};
+use schemas::{Failure, FailureKind, Role, RouteId, SessionId};
 use tokio::sync::mpsc;
 
 use super::feedback::Feedbacks;
@@ -17,7 +17,7 @@ use crate::peers::Peers;
 /// broken invariant and not a slow client.
 pub(super) const DELIVERIES_MAX: usize = 4096;
 
-/// How long after its scheduling shard has gone an answer may still arrive.
+/// How long after somebody of its route has gone an answer may still arrive.
 const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(100);
 
 /// What a session gets to hear.
@@ -31,7 +31,7 @@ pub(super) enum Delivery {
 struct Entry {
     attempt: u32,
     route: Option<Route>,
-    /// When the scheduling shard was first missed.
+    /// When somebody of the route was first missed.
     missed: Option<Instant>,
     /// Tokens of the answer that were passed on, so that repeats are dropped and gaps are seen.
     next: u32,
@@ -105,20 +105,21 @@ impl Roster {
         }
     }
 
-    /// Ends the sessions whose scheduling shard has gone; others of the route are watched by that shard.
+    /// Ends the sessions of whose route the scheduling shard has gone, or somebody behind it, who may have had their last tokens
+    /// when that shard had let go of them already. The later shards are watched by it.
     ///
-    /// What the shard did before it went may still be on its way, through sample and detokenize: a shard that drained
-    /// has left when its last chunk arrives.
+    /// What they did before they went may still be on its way: an instance that drained has left when its last chunk
+    /// arrives.
     pub(super) fn peers(&self, peers: &Peers, now: Instant, feedbacks: &Feedbacks) {
         for entry in self.lock().values_mut() {
-            let first = entry.route.as_ref().and_then(|route| route.shards.first());
-            if first.is_none_or(|shard| peers.is_alive(*shard)) {
+            let gone = entry.route.as_ref().and_then(|route| first_gone(route, peers));
+            let Some(role) = gone else {
                 entry.missed = None;
                 continue;
-            }
+            };
             let missed = *entry.missed.get_or_insert(now);
             if now.duration_since(missed) >= LAST_CHUNKS_WITHIN {
-                entry.end(Failure::instance_lost("shard-forward.0"), feedbacks);
+                entry.end(Failure::instance_lost(role), feedbacks);
             }
         }
     }
@@ -134,6 +135,14 @@ impl Roster {
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
+}
+
+/// Who of those that a door watches is not there any more.
+fn first_gone(route: &Route, peers: &Peers) -> Option<Role> {
+    let first = route.shards.first().map(|shard| (Role::ShardForward(0), *shard));
+    let behind = [(Role::Sample, route.sample), (Role::Detokenize, route.detokenize)];
+    let gone = first.into_iter().chain(behind).find(|(_, instance)| !peers.is_alive(*instance));
+    gone.map(|(role, _)| role)
 }
 
 impl Entry {
@@ -177,6 +186,53 @@ impl Entry {
             if let Some(route) = self.route.take() {
                 feedbacks.say(&route, Say::Cancel);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::presence::{Presence, State};
+    use schemas::{Fingerprint, InstanceId};
+
+    use super::*;
+
+    const FP: Fingerprint = Fingerprint(1);
+    const SESSION: SessionId = SessionId(2);
+
+    fn route() -> Route {
+        Route {
+            fp: FP,
+            id: RouteId(3),
+            shards: vec![InstanceId(10), InstanceId(11)],
+            sample: InstanceId(12),
+            detokenize: InstanceId(13),
+        }
+    }
+
+    fn alive_but(gone: u64) -> Peers {
+        let alive = (10..=13).filter(|id| *id != gone).map(InstanceId);
+        let presence = |id| Presence::bare(id, Role::Sample, Some(FP), State::Ready);
+        Peers::new(alive.map(|id| (id, presence(id))).collect())
+    }
+
+    #[test]
+    fn an_answer_ends_with_whoever_may_have_its_last_tokens() {
+        for (gone, ends) in [(10, true), (11, false), (12, true), (13, true)] {
+            let (roster, feedbacks) = (Roster::default(), Feedbacks::default());
+            let mut deliveries = roster.open(SESSION);
+            let event = Event::Admitted { route: route(), prompt_tokens: 1 };
+            roster.notice(Notice { session: SESSION, attempt: 0, event }, &feedbacks);
+            assert!(matches!(deliveries.try_recv(), Ok(Delivery::Admitted { .. })));
+            let now = Instant::now();
+            for later in [Duration::ZERO, LAST_CHUNKS_WITHIN / 2] {
+                roster.peers(&alive_but(gone), now + later, &feedbacks);
+                assert!(deliveries.try_recv().is_err(), "its last chunks may be on their way");
+            }
+            roster.peers(&alive_but(gone), now + LAST_CHUNKS_WITHIN, &feedbacks);
+            let failed =
+                matches!(deliveries.try_recv(), Ok(Delivery::Failed(failure)) if failure.is_instance_lost());
+            assert_eq!(failed, ends, "{gone}");
         }
     }
 }
