@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::feedback::Feedbacks;
 use crate::peers::Peers;
+use crate::presence::SILENCE_MAX;
 
 /// Deliveries that may wait for a client: above the flow-control window of shard-forward.0, so that a full queue is a
 /// broken invariant and not a slow client.
@@ -33,6 +34,8 @@ struct Entry {
     route: Option<Route>,
     /// When somebody of the route was first missed.
     missed: Option<Instant>,
+    /// Whether everybody of the route was there once.
+    met: bool,
     /// Tokens of the answer that were passed on, so that repeats are dropped and gaps are seen.
     next: u32,
     deliveries: mpsc::Sender<Delivery>,
@@ -53,7 +56,10 @@ impl Roster {
     /// Opens a session, before its request is published.
     pub(super) fn open(&self, session: SessionId) -> mpsc::Receiver<Delivery> {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
-        self.lock().insert(session, Entry { attempt: 0, route: None, missed: None, next: 0, deliveries });
+        self.lock().insert(
+            session,
+            Entry { attempt: 0, route: None, missed: None, met: false, next: 0, deliveries },
+        );
         receiver
     }
 
@@ -62,7 +68,7 @@ impl Roster {
     pub(super) fn resume(&self, session: SessionId, delivered: u32) -> Option<u32> {
         let mut open = self.lock();
         let entry = open.get_mut(&session)?;
-        (entry.route, entry.missed, entry.next) = (None, None, delivered);
+        (entry.route, entry.missed, entry.met, entry.next) = (None, None, false, delivered);
         entry.attempt += 1;
         Some(entry.attempt)
     }
@@ -114,11 +120,13 @@ impl Roster {
         for entry in self.lock().values_mut() {
             let gone = entry.route.as_ref().and_then(|route| first_gone(route, peers));
             let Some(role) = gone else {
-                entry.missed = None;
+                (entry.missed, entry.met) = (None, true);
                 continue;
             };
             let missed = *entry.missed.get_or_insert(now);
-            if now.duration_since(missed) >= LAST_CHUNKS_WITHIN {
+            // A door that has just started may not have heard of everybody yet.
+            let wait = if entry.met { LAST_CHUNKS_WITHIN } else { SILENCE_MAX };
+            if now.duration_since(missed) >= wait {
                 entry.end(Failure::instance_lost(role), feedbacks);
             }
         }
@@ -225,6 +233,7 @@ mod tests {
             roster.notice(Notice { session: SESSION, attempt: 0, event }, &feedbacks);
             assert!(matches!(deliveries.try_recv(), Ok(Delivery::Admitted { .. })));
             let now = Instant::now();
+            roster.peers(&alive_but(0), now, &feedbacks);
             for later in [Duration::ZERO, LAST_CHUNKS_WITHIN / 2] {
                 roster.peers(&alive_but(gone), now + later, &feedbacks);
                 assert!(deliveries.try_recv().is_err(), "its last chunks may be on their way");
@@ -234,5 +243,20 @@ mod tests {
                 matches!(deliveries.try_recv(), Ok(Delivery::Failed(failure)) if failure.is_instance_lost());
             assert_eq!(failed, ends, "{gone}");
         }
+    }
+
+    #[test]
+    fn whom_a_door_has_never_met_it_does_not_miss_at_once() {
+        let (roster, feedbacks) = (Roster::default(), Feedbacks::default());
+        let mut deliveries = roster.open(SESSION);
+        let event = Event::Admitted { route: route(), prompt_tokens: 1 };
+        roster.notice(Notice { session: SESSION, attempt: 0, event }, &feedbacks);
+        assert!(deliveries.try_recv().is_ok());
+        let now = Instant::now();
+        roster.peers(&alive_but(12), now, &feedbacks);
+        roster.peers(&alive_but(12), now + SILENCE_MAX / 2, &feedbacks);
+        assert!(deliveries.try_recv().is_err(), "it may not have announced itself since the door started");
+        roster.peers(&alive_but(12), now + SILENCE_MAX, &feedbacks);
+        assert!(matches!(deliveries.try_recv(), Ok(Delivery::Failed(_))));
     }
 }
