@@ -210,7 +210,8 @@ fn logits_are_those_of_transformers_on_any_number_of_shards() {
 fn deterministic_logits_are_those_of_transformers_too() {
     for dtype in [DType::F32, DType::Bf16] {
         for name in GOLDENS {
-            let options = EngineOptions { deterministic: true, ..options(dtype, 32_768) };
+            let options =
+                EngineOptions { deterministic: true, device: ComputeDevice::Cpu, ..options(dtype, 32_768) };
             let mut model = Model::load(&golden(name), 2, &options);
             for prompt in prompts(name) {
                 let found = model.logits(&prefixes(&prompt));

@@ -114,7 +114,8 @@ async fn a_full_house_admits_exactly_what_it_has_room_for() -> anyhow::Result<()
 #[tokio::test]
 async fn without_a_stage_requests_wait_and_then_fail_with_503() -> anyhow::Result<()> {
     let mut options = Options::echo().without("shard-forward.1");
-    options.overrides.deadline_seconds = Some(2);
+    // Long enough for a stage to start on a busy machine.
+    options.overrides.deadline_seconds = Some(6);
     let mut cluster = Cluster::start(options).await?;
     let api = cluster.api();
     let known = async {
