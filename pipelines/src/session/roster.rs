@@ -19,7 +19,7 @@ use crate::presence::SILENCE_MAX;
 pub(super) const DELIVERIES_MAX: usize = 4096;
 
 /// How long after somebody of its route has gone an answer may still arrive.
-const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(100);
+const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(250);
 
 /// What a session gets to hear.
 #[derive(Debug)]
