@@ -1,6 +1,6 @@
 //! Who is alive: a snapshot of the latest announcement of every instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use schemas::presence::{Presence, State};
@@ -8,32 +8,45 @@ use schemas::{Fingerprint, InstanceId, Role};
 
 /// The living instances on the bus. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Peers(Arc<BTreeMap<InstanceId, Presence>>);
+pub struct Peers {
+    alive: Arc<BTreeMap<InstanceId, Presence>>,
+    drained: Arc<BTreeSet<InstanceId>>,
+}
 
 impl Peers {
     /// A snapshot of `announced`.
     pub fn new(announced: BTreeMap<InstanceId, Presence>) -> Self {
-        Self(Arc::new(announced))
+        Self { alive: Arc::new(announced), drained: Arc::default() }
+    }
+
+    /// The same snapshot with those that have left lately after they had finished what they held.
+    pub fn with_drained(self, drained: BTreeSet<InstanceId>) -> Self {
+        Self { drained: Arc::new(drained), ..self }
+    }
+
+    /// Whether `instance` has left lately after it had finished what it held.
+    pub fn has_drained(&self, instance: InstanceId) -> bool {
+        self.drained.contains(&instance)
     }
 
     /// Whether `instance` is alive, draining or not.
     pub fn is_alive(&self, instance: InstanceId) -> bool {
-        self.0.contains_key(&instance)
+        self.alive.contains_key(&instance)
     }
 
     /// The latest announcement of `instance`.
     pub fn get(&self, instance: InstanceId) -> Option<&Presence> {
-        self.0.get(&instance)
+        self.alive.get(&instance)
     }
 
     /// Everyone, by instance id.
     pub fn all(&self) -> impl Iterator<Item = &Presence> {
-        self.0.values()
+        self.alive.values()
     }
 
     /// The instances of one role of one pipeline that take new work, by instance id.
     pub fn ready(&self, fp: Fingerprint, role: Role) -> impl Iterator<Item = &Presence> {
-        self.0
+        self.alive
             .values()
             .filter(move |peer| peer.fp == Some(fp) && peer.role == role && peer.state == State::Ready)
     }
@@ -53,7 +66,7 @@ impl Peers {
 
     /// Whether two snapshots are the same one.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.alive, &other.alive)
     }
 }
 

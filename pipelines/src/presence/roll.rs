@@ -16,12 +16,19 @@ pub(super) struct Roll {
     /// When those that are silent were last asked for a word.
     asked: BTreeMap<InstanceId, Instant>,
     /// Instances that have gone, so that an announcement still on its way does not revive them.
-    gone: BTreeMap<InstanceId, Instant>,
+    gone: BTreeMap<InstanceId, Leave>,
     /// Whether load figures have changed since the last snapshot.
     stale: bool,
     snapshot_at: Option<Instant>,
     /// When anybody was last heard: one's own announcements come back too, so silence of all means that the bus is away.
     latest: Option<Instant>,
+}
+
+/// How an instance left.
+struct Leave {
+    at: Instant,
+    /// Whether it took no more work before.
+    drained: bool,
 }
 
 impl Roll {
@@ -31,8 +38,13 @@ impl Roll {
         self.forgive_outage(now);
         match presence.state {
             State::Gone => {
-                self.gone.insert(instance, now);
-                return self.alive.remove(&instance).is_some();
+                let before = self.lose(instance);
+                if let Some(before) = &before {
+                    self.gone.insert(instance, Leave { at: now, drained: before.state == State::Draining });
+                } else {
+                    self.gone.entry(instance).or_insert(Leave { at: now, drained: false });
+                }
+                return before.is_some();
             }
             State::Unreachable => return self.lose(instance).is_some(),
             State::Ready | State::Draining => {}
@@ -73,7 +85,7 @@ impl Roll {
         self.alive.retain(|_, (presence, heard)| {
             heard_all.duration_since(*heard) <= SILENCE_MAX && presence.busy_ms <= BUSY_MS_MAX
         });
-        self.gone.retain(|_, since| now.duration_since(*since) <= 10 * SILENCE_MAX);
+        self.gone.retain(|_, leave| now.duration_since(leave.at) <= 10 * SILENCE_MAX);
         before != self.alive.len()
     }
 
@@ -96,7 +108,9 @@ impl Roll {
     /// Who is alive, for others.
     pub(super) fn snapshot(&mut self, now: Instant) -> Peers {
         (self.stale, self.snapshot_at) = (false, Some(now));
+        let drained = self.gone.iter().filter(|(_, leave)| leave.drained).map(|(id, _)| *id);
         Peers::new(self.alive.iter().map(|(id, (presence, _))| (*id, presence.clone())).collect())
+            .with_drained(drained.collect())
     }
 }
 
@@ -154,6 +168,20 @@ mod tests {
         assert!(!roll.expire(later));
         roll.hear(other(presence(State::Ready)), later);
         assert!(!roll.expire(later));
+    }
+
+    #[test]
+    fn who_drained_before_it_left_is_told_from_who_died() {
+        let now = Instant::now();
+        for (last, drained) in [(State::Draining, true), (State::Ready, false)] {
+            let mut roll = Roll::default();
+            roll.hear(presence(last), now);
+            assert!(!roll.snapshot(now).has_drained(InstanceId(1)), "it is still there");
+            // Its own word, then its supervisor's.
+            roll.hear(presence(State::Gone), now);
+            roll.hear(presence(State::Gone), now);
+            assert_eq!(roll.snapshot(now).has_drained(InstanceId(1)), drained);
+        }
     }
 
     #[test]

@@ -84,14 +84,8 @@ async fn listen(
                     false
                 }
             },
-            Some(instance) = suspected.recv() => match roll.lose(instance) {
-                Some(lost) => prober.tell_unreachable(&lost).await,
-                None => false,
-            },
-            Some(instance) = prober.unheard() => match roll.lose(instance) {
-                Some(lost) => prober.tell_unreachable(&lost).await,
-                None => false,
-            },
+            Some(instance) = suspected.recv() => lose(instance, &mut roll, &prober).await,
+            Some(instance) = prober.unheard() => lose(instance, &mut roll, &prober).await,
             _ = tick.tick() => {
                 let now = Instant::now();
                 prober.ask(roll.suspects(now)).await;
@@ -103,6 +97,13 @@ async fn listen(
             publish.send_replace(roll.snapshot(Instant::now()));
         }
     }
+}
+
+/// Drops an instance that cannot be reached and tells the others; false when that was known.
+async fn lose(instance: InstanceId, roll: &mut Roll, prober: &Prober) -> bool {
+    let Some(lost) = roll.lose(instance) else { return false };
+    prober.tell_unreachable(&lost).await;
+    true
 }
 
 /// Asks silent instances for a word. The broker answers for those whose connection has gone.
@@ -140,13 +141,12 @@ impl Prober {
     }
 
     /// Tells everybody of an instance that cannot be reached: who sends to it finds out at once, the others would wait for
-    /// its silence. Always true.
-    async fn tell_unreachable(&self, lost: &Presence) -> bool {
+    /// its silence.
+    async fn tell_unreachable(&self, lost: &Presence) {
         let word = Presence::bare(lost.instance, lost.role, lost.fp, State::Unreachable);
         let subject = Subject::presence(lost.instance).to_string();
         if let Err(error) = self.bus.client().publish(subject, wire::encode(&word)).await {
             tracing::debug!(%error, "an unreachable instance");
         }
-        true
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use schemas::admission::{Event, Notice, Route};
 use schemas::chunk::{Chunk, Chunks};
 use schemas::control::Say;
-use schemas::{Failure, FailureKind, Role, RouteId, SessionId};
+use schemas::{Failure, FailureKind, InstanceId, Role, RouteId, SessionId};
 use tokio::sync::mpsc;
 
 use super::feedback::Feedbacks;
@@ -18,8 +18,9 @@ use crate::presence::SILENCE_MAX;
 /// broken invariant and not a slow client.
 pub(super) const DELIVERIES_MAX: usize = 4096;
 
-/// How long after somebody of its route has gone an answer may still arrive.
-const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(250);
+/// How long after somebody of its route has died an answer may still arrive. Of one that drained everything is on its way, and
+/// may take its time.
+const LAST_CHUNKS_WITHIN: Duration = Duration::from_millis(100);
 
 /// What a session gets to hear.
 #[derive(Debug)]
@@ -114,18 +115,18 @@ impl Roster {
     /// Ends the sessions of whose route the scheduling shard has gone, or somebody behind it, who may have had their last tokens
     /// when that shard had let go of them already. The later shards are watched by it.
     ///
-    /// What they did before they went may still be on its way: an instance that drained has left when its last chunk
-    /// arrives.
+    /// What they did before they went may still be on its way: an instance that drained may have left when its last chunk arrives.
     pub(super) fn peers(&self, peers: &Peers, now: Instant, feedbacks: &Feedbacks) {
         for entry in self.lock().values_mut() {
             let gone = entry.route.as_ref().and_then(|route| first_gone(route, peers));
-            let Some(role) = gone else {
+            let Some((role, instance)) = gone else {
                 (entry.missed, entry.met) = (None, true);
                 continue;
             };
             let missed = *entry.missed.get_or_insert(now);
             // A door that has just started may not have heard of everybody yet.
-            let wait = if entry.met { LAST_CHUNKS_WITHIN } else { SILENCE_MAX };
+            let died = entry.met && !peers.has_drained(instance);
+            let wait = if died { LAST_CHUNKS_WITHIN } else { SILENCE_MAX };
             if now.duration_since(missed) >= wait {
                 entry.end(Failure::instance_lost(role), feedbacks);
             }
@@ -146,11 +147,10 @@ impl Roster {
 }
 
 /// Who of those that a door watches is not there any more.
-fn first_gone(route: &Route, peers: &Peers) -> Option<Role> {
+fn first_gone(route: &Route, peers: &Peers) -> Option<(Role, InstanceId)> {
     let first = route.shards.first().map(|shard| (Role::ShardForward(0), *shard));
     let behind = [(Role::Sample, route.sample), (Role::Detokenize, route.detokenize)];
-    let gone = first.into_iter().chain(behind).find(|(_, instance)| !peers.is_alive(*instance));
-    gone.map(|(role, _)| role)
+    first.into_iter().chain(behind).find(|(_, instance)| !peers.is_alive(*instance))
 }
 
 impl Entry {
@@ -200,8 +200,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use schemas::Fingerprint;
     use schemas::presence::{Presence, State};
-    use schemas::{Fingerprint, InstanceId};
 
     use super::*;
 
@@ -258,5 +258,22 @@ mod tests {
         assert!(deliveries.try_recv().is_err(), "it may not have announced itself since the door started");
         roster.peers(&alive_but(12), now + SILENCE_MAX, &feedbacks);
         assert!(matches!(deliveries.try_recv(), Ok(Delivery::Failed(_))));
+    }
+
+    #[test]
+    fn the_last_chunks_of_one_that_drained_may_take_their_time() {
+        let (roster, feedbacks) = (Roster::default(), Feedbacks::default());
+        let mut deliveries = roster.open(SESSION);
+        let event = Event::Admitted { route: route(), prompt_tokens: 1 };
+        roster.notice(Notice { session: SESSION, attempt: 0, event }, &feedbacks);
+        assert!(deliveries.try_recv().is_ok());
+        let now = Instant::now();
+        roster.peers(&alive_but(0), now, &feedbacks);
+        let drained = alive_but(13).with_drained([InstanceId(13)].into());
+        roster.peers(&drained, now, &feedbacks);
+        roster.peers(&drained, now + SILENCE_MAX / 2, &feedbacks);
+        assert!(deliveries.try_recv().is_err());
+        roster.peers(&drained, now + SILENCE_MAX, &feedbacks);
+        assert!(matches!(deliveries.try_recv(), Ok(Delivery::Failed(_))), "not for ever");
     }
 }
