@@ -19,6 +19,8 @@ const TIMES: f64 = 3.0;
 const RATIO_MAX: f64 = 1.3;
 /// How close the search for the capacity comes.
 const PRECISION: f64 = 0.05;
+/// Rates that are tried at most.
+const TRIES_MAX: usize = 12;
 const CLIENTS: usize = 64;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
 const OBJECTIVE: Objective = Objective { ttft: Duration::from_millis(500), itl: Duration::from_millis(50) };
@@ -64,7 +66,10 @@ impl OverloadBench {
     async fn capacity(&self, target: &Target, guess: f64) -> anyhow::Result<f64> {
         let (mut low, mut high) = (0.0, f64::INFINITY);
         let mut rate = guess;
-        while high - low > PRECISION * high.min(rate) {
+        for _ in 0..TRIES_MAX {
+            if high - low <= PRECISION * high.min(rate) {
+                break;
+            }
             let report = self.at_rate(target, rate).await?;
             if refused(&report) < REFUSED_MAX {
                 low = rate

@@ -21,7 +21,7 @@ const PAUSE_MS: (u64, u64) = (300, 1300);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Memory of the broker that a filler must fill; the streams of one pipeline reserve most of it.
 const MEMORY_TO_FILL: &str = "1GiB";
-/// How long the last answers of a cell may take.
+/// How long an answer of a cell may take.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
@@ -133,20 +133,30 @@ impl Arena {
             self.holdings.all_present(&self.cluster).await.with_context(|| format!("after {cell}"))?;
         }
         self.pause().await;
-        let mut reported = Instant::now();
-        while load.ended() < self.plan.requests {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            if reported.elapsed() >= REPORT_EVERY {
-                reported = Instant::now();
-                eprintln!("chaos: {cell}: {} of {} requests", load.ended(), self.plan.requests);
-            }
-        }
+        self.wait_for_requests(&load, cell).await?;
         let outcomes = tokio::time::timeout(ANSWERED_WITHIN, load.finish()).await;
         let outcomes = outcomes.with_context(|| format!("no end of the answers after {cell}"))??;
         ensure!(!outcomes.is_empty(), "nothing was asked");
         let row = self.row(cell, strikes, &outcomes);
         self.holdings.nothing_is_held(&self.cluster).await.with_context(|| format!("after {cell}"))?;
         Ok(row)
+    }
+
+    /// Waits until as many requests have ended as the plan wants; fails when none ends for long.
+    async fn wait_for_requests(&self, load: &Load, cell: Cell) -> anyhow::Result<()> {
+        let (mut before, mut since, mut reported) = (load.ended(), Instant::now(), Instant::now());
+        while load.ended() < self.plan.requests {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if load.ended() > before {
+                (before, since) = (load.ended(), Instant::now());
+            }
+            ensure!(since.elapsed() < ANSWERED_WITHIN, "{cell}: no request ended for {ANSWERED_WITHIN:?}");
+            if reported.elapsed() >= REPORT_EVERY {
+                reported = Instant::now();
+                eprintln!("chaos: {cell}: {before} of {} requests", self.plan.requests);
+            }
+        }
+        Ok(())
     }
 
     async fn pause(&mut self) {

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::stream::{Config, StorageType};
 use bytes::Bytes;
 use rustix::process::Signal;
@@ -52,7 +52,8 @@ pub async fn strike(cluster: &mut Cluster, victim: &str, fault: Fault) -> anyhow
         (_, Fault::Term) => terminate(cluster, victim).await?,
         (_, Fault::Stop) => stop(cluster, victim).await?,
         (_, Fault::Slow) => hinder(cluster, Some(victim), Link::Slow(LATE), SLOW).await?,
-        (_, Fault::Cut | Fault::Full) => hinder(cluster, Some(victim), Link::Cut, CUT).await?,
+        (_, Fault::Cut) => hinder(cluster, Some(victim), Link::Cut, CUT).await?,
+        (_, Fault::Full) => bail!("`{victim}` has no memory for streams"),
     };
     Ok(Strike { victim: victim.to_owned(), at, healed: Instant::now(), proof })
 }
