@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use bytes::Bytes;
 use models::{LlamaConfig, ModelFolder, Weights};
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
@@ -17,7 +16,8 @@ use super::device_rows::DeviceRows;
 use super::exact::Exact;
 use super::kv::KvCache;
 use super::libtorch::{Libtorch, row_counts};
-use super::memory::{Shared, into_bytes};
+use super::memory::Shared;
+use super::message::{from_message, kind_of, to_message};
 use super::ops::{Attention, Linear, Ops};
 use super::plan::LayerPlan;
 use super::rope::{Rope, Rotation};
@@ -444,9 +444,7 @@ impl Head {
             lm_head: loader.ops().linear(lm_head, None),
         })
     }
-}
 
-impl Head {
     /// `x`: `[rows, hidden_size]` → logits, `[rows, vocab_size]`.
     fn forward(&self, sizes: &Sizes, ops: &dyn Ops, x: &Tensor) -> Tensor {
         self.lm_head.forward(&ops.rms_norm(x, &self.norm, sizes.eps))
@@ -487,24 +485,4 @@ fn sampled_rows(slices: &[Slice]) -> Vec<i64> {
         (slice.sample, end)
     });
     ends.filter(|(sample, _)| *sample).map(|(_, end)| end - 1).collect()
-}
-
-fn kind_of(dtype: DType) -> Kind {
-    match dtype {
-        DType::F32 => Kind::Float,
-        DType::Bf16 => Kind::BFloat16,
-    }
-}
-
-/// A message's tensor on the CPU, in the message where its alignment allows.
-fn from_message(tensor: &schemas::Tensor) -> Shared<Bytes> {
-    let shape: Vec<i64> = tensor.shape().iter().map(|&n| i64::from(n)).collect();
-    Shared::new(tensor.data().clone(), &shape, kind_of(tensor.dtype()))
-}
-
-/// `tensor`, f32 or bf16, for a message; on the CPU without a copy.
-fn to_message(tensor: Tensor) -> anyhow::Result<schemas::Tensor> {
-    let dtype = if tensor.kind() == Kind::Float { DType::F32 } else { DType::Bf16 };
-    let shape = tensor.size().iter().map(|&n| n as u32).collect();
-    Ok(schemas::Tensor::new(dtype, shape, into_bytes(tensor))?)
 }

@@ -23,6 +23,7 @@ mod libtorch;
 mod exact;
 
 mod memory;
+mod message;
 
 pub use blocks::OutOfBlocks;
 pub use device::{ComputeDevice, DeviceError};

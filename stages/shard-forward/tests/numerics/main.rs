@@ -6,189 +6,22 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod close;
+mod model;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use models::{LlamaConfig, Weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use schemas::hidden::Slice;
 use schemas::{DType, SequenceId, Tensor};
 use shard_forward::engine::{
-    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, OutOfBlocks, Overlay, RowError, RowSpec,
-    StepBatch, StepOutput,
+    ComputeDevice, Engine, EngineOptions, OutOfBlocks, Overlay, RowError, RowSpec, StepBatch, StepOutput,
 };
 
-const DELTA_MAX: f32 = 1e-4;
-/// In bf16, of the largest logit of a row: a random 1B model of transformers differs by as much from itself in f32. The goldens
-/// have ten times the weights of a model, and so more of its rounding.
-const BF16_DELTA_MAX: f32 = 3e-2;
-const BF16_GOLDEN_DELTA_MAX: f32 = 5e-2;
-const GOLDENS: [&str; 4] = ["gqa", "tied-wide-heads", "llama3-rope", "biases"];
-const BLOCK_TOKENS: u32 = 16;
-
-/// One prompt of a golden file.
-struct Prompt {
-    ids: Vec<u32>,
-    /// Logits at its last positions.
-    logits: Vec<Vec<f32>>,
-    /// What follows it greedily.
-    greedy: Vec<u32>,
-}
-
-/// All shards of a model, one after the other.
-struct Model {
-    shards: Vec<LlamaShard>,
-    /// Of the next step.
-    overlays: Vec<Overlay>,
-}
-
-/// The folder of a golden; an absolute path stays as it is.
-fn golden(name: &str) -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&root).join("goldens").join(name)
-}
-
-fn device() -> ComputeDevice {
-    std::env::var("TOKENWAY_TEST_DEVICE").map_or(ComputeDevice::Cpu, |name| name.parse().unwrap())
-}
-
-fn prompts(name: &str) -> Vec<Prompt> {
-    let file = std::fs::read(golden(name).join("expected.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&file).unwrap();
-    let ids = |name: String| -> Option<Vec<u32>> {
-        let data = tensors.tensor(&name).ok()?.data().to_vec();
-        Some(data.chunks(8).map(|id| i64::from_le_bytes(id.try_into().unwrap()) as u32).collect())
-    };
-    let prompts = (0..).map_while(|i| {
-        let logits = tensors.tensor(&format!("logits.{i}")).ok()?;
-        let floats: Vec<f32> =
-            logits.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
-        Some(Prompt {
-            ids: ids(format!("input_ids.{i}"))?,
-            logits: floats.chunks(logits.shape()[1]).map(<[f32]>::to_vec).collect(),
-            greedy: ids(format!("greedy.{i}"))?,
-        })
-    });
-    let prompts: Vec<Prompt> = prompts.collect();
-    assert!(!prompts.is_empty());
-    prompts
-}
-
-fn options(dtype: DType, kv_tokens: u32) -> EngineOptions {
-    EngineOptions {
-        dtype,
-        device: device(),
-        kv_tokens,
-        block_tokens: BLOCK_TOKENS,
-        threads: Some(1),
-        deterministic: false,
-    }
-}
-
-fn slice(sequence: u64, start: usize, ids: &[u32], sample: bool) -> Slice {
-    Slice { sequence: SequenceId(sequence), start: start as u32, ids: ids.to_vec(), sample }
-}
-
-fn complete() -> RowSpec {
-    RowSpec { temperature: 1.0, candidates: u32::MAX, ..RowSpec::default() }
-}
-
-fn greedy() -> RowSpec {
-    RowSpec { candidates: 1, ..RowSpec::default() }
-}
-
-impl Model {
-    fn load(folder: &Path, shards: u16, options: &EngineOptions) -> Self {
-        let config = LlamaConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
-        let weights = Weights::open(folder).unwrap();
-        let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
-        let load = |shard| LlamaShard::from_weights(&config, &weights, &plan, shard, options).unwrap();
-        Self { shards: (0..shards).map(load).collect(), overlays: Vec::new() }
-    }
-
-    fn golden(name: &str) -> Self {
-        Self::load(&golden(name), 1, &options(DType::F32, 32_768))
-    }
-
-    fn step(&mut self, slices: &[Slice], spec: &RowSpec) -> anyhow::Result<StepOutput> {
-        let rows = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
-        let mut states = None;
-        for (index, shard) in self.shards.iter_mut().enumerate() {
-            let overlays = if index == 0 { &self.overlays[..] } else { &[] };
-            match shard.forward(&StepBatch { slices, overlays, rows: &rows }, states.as_ref())? {
-                StepOutput::Hidden(hidden) => states = hidden,
-                rows => return Ok(rows),
-            }
-        }
-        unreachable!("the last shard gives rows")
-    }
-
-    /// Logits by id of every slice with `sample`.
-    fn logits(&mut self, slices: &[Slice]) -> Vec<Vec<f32>> {
-        let StepOutput::Rows(rows) = self.step(slices, &complete()).unwrap() else { unreachable!() };
-        let by_id = |mut candidates: Vec<(u32, f32)>| {
-            candidates.sort_by_key(|(id, _)| *id);
-            candidates.into_iter().map(|(_, logit)| logit).collect()
-        };
-        rows.into_iter().map(|row| by_id(row.unwrap().candidates)).collect()
-    }
-
-    /// The largest logit's id of every slice with `sample`.
-    fn greedy(&mut self, slices: &[Slice]) -> Vec<u32> {
-        let StepOutput::Rows(rows) = self.step(slices, &greedy()).unwrap() else { unreachable!() };
-        rows.into_iter().map(|row| row.unwrap().candidates[0].0).collect()
-    }
-
-    /// What follows each prompt greedily, all in one batch.
-    fn continue_greedily(&mut self, prompts: &[Prompt], tokens: usize) -> Vec<Vec<u32>> {
-        let first: Vec<Slice> =
-            (0..).zip(prompts).map(|(i, prompt)| slice(i, 0, &prompt.ids, true)).collect();
-        let mut answers: Vec<Vec<u32>> = self.greedy(&first).into_iter().map(|id| vec![id]).collect();
-        while answers[0].len() < tokens {
-            let last = |(i, prompt, answer): (u64, &Prompt, &Vec<u32>)| {
-                let position = prompt.ids.len() + answer.len() - 1;
-                slice(i, position, &answer[answer.len() - 1..], true)
-            };
-            let rows =
-                (0..).zip(prompts).zip(&answers).map(|((i, prompt), answer)| last((i, prompt, answer)));
-            let step: Vec<Slice> = rows.collect();
-            for (answer, id) in answers.iter_mut().zip(self.greedy(&step)) {
-                answer.push(id);
-            }
-        }
-        answers
-    }
-}
-
-fn assert_close(found: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let delta = largest_delta(found, expected);
-        assert!(delta <= DELTA_MAX, "{what}: row {row} differs by {delta}");
-    }
-}
-
-fn assert_close_in_bf16(found: &[Vec<f32>], expected: &[Vec<f32>], share_max: f32, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let share = largest_delta(found, expected) / expected.iter().fold(0.0, |max, x| x.abs().max(max));
-        assert!(share <= share_max, "{what}: row {row} differs by {share} of the largest logit");
-    }
-}
-
-/// NaN when there is one.
-fn largest_delta(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    let deltas = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    deltas.fold(0.0, |max, delta| if delta <= max { max } else { delta })
-}
-
-/// Prefixes of a prompt that end at the positions whose logits are stored, each a sequence of its own.
-fn prefixes(prompt: &Prompt) -> Vec<Slice> {
-    let first = prompt.ids.len() - prompt.logits.len();
-    (first..prompt.ids.len()).map(|end| slice(end as u64, 0, &prompt.ids[..=end], true)).collect()
-}
+use crate::close::*;
+use crate::model::*;
 
 #[test]
 fn logits_are_those_of_transformers_on_any_number_of_shards() {

@@ -1,0 +1,154 @@
+//! Checkpoints of transformers with what it computes of them, and a model on any number of shards.
+
+use std::path::{Path, PathBuf};
+
+use models::{LlamaConfig, Weights};
+use safetensors::SafeTensors;
+use schemas::hidden::Slice;
+use schemas::{DType, SequenceId};
+use shard_forward::engine::{
+    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, Overlay, RowSpec, StepBatch, StepOutput,
+};
+
+pub const GOLDENS: [&str; 4] = ["gqa", "tied-wide-heads", "llama3-rope", "biases"];
+pub const BLOCK_TOKENS: u32 = 16;
+
+/// One prompt of a golden file.
+pub struct Prompt {
+    pub ids: Vec<u32>,
+    /// Logits at its last positions.
+    pub logits: Vec<Vec<f32>>,
+    /// What follows it greedily.
+    pub greedy: Vec<u32>,
+}
+
+/// All shards of a model, one after the other.
+pub struct Model {
+    pub shards: Vec<LlamaShard>,
+    /// Of the next step.
+    pub overlays: Vec<Overlay>,
+}
+
+/// The folder of a golden; an absolute path stays as it is.
+pub fn golden(name: &str) -> PathBuf {
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&root).join("goldens").join(name)
+}
+
+pub fn device() -> ComputeDevice {
+    std::env::var("TOKENWAY_TEST_DEVICE").map_or(ComputeDevice::Cpu, |name| name.parse().unwrap())
+}
+
+pub fn prompts(name: &str) -> Vec<Prompt> {
+    let file = std::fs::read(golden(name).join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let ids = |name: String| -> Option<Vec<u32>> {
+        let data = tensors.tensor(&name).ok()?.data().to_vec();
+        Some(data.chunks(8).map(|id| i64::from_le_bytes(id.try_into().unwrap()) as u32).collect())
+    };
+    let prompts = (0..).map_while(|i| {
+        let logits = tensors.tensor(&format!("logits.{i}")).ok()?;
+        let floats: Vec<f32> =
+            logits.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+        Some(Prompt {
+            ids: ids(format!("input_ids.{i}"))?,
+            logits: floats.chunks(logits.shape()[1]).map(<[f32]>::to_vec).collect(),
+            greedy: ids(format!("greedy.{i}"))?,
+        })
+    });
+    let prompts: Vec<Prompt> = prompts.collect();
+    assert!(!prompts.is_empty());
+    prompts
+}
+
+pub fn options(dtype: DType, kv_tokens: u32) -> EngineOptions {
+    EngineOptions {
+        dtype,
+        device: device(),
+        kv_tokens,
+        block_tokens: BLOCK_TOKENS,
+        threads: Some(1),
+        deterministic: false,
+    }
+}
+
+pub fn slice(sequence: u64, start: usize, ids: &[u32], sample: bool) -> Slice {
+    Slice { sequence: SequenceId(sequence), start: start as u32, ids: ids.to_vec(), sample }
+}
+
+pub fn complete() -> RowSpec {
+    RowSpec { temperature: 1.0, candidates: u32::MAX, ..RowSpec::default() }
+}
+
+pub fn greedy() -> RowSpec {
+    RowSpec { candidates: 1, ..RowSpec::default() }
+}
+
+impl Model {
+    pub fn load(folder: &Path, shards: u16, options: &EngineOptions) -> Self {
+        let config = LlamaConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let weights = Weights::open(folder).unwrap();
+        let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
+        let load = |shard| LlamaShard::from_weights(&config, &weights, &plan, shard, options).unwrap();
+        Self { shards: (0..shards).map(load).collect(), overlays: Vec::new() }
+    }
+
+    pub fn golden(name: &str) -> Self {
+        Self::load(&golden(name), 1, &options(DType::F32, 32_768))
+    }
+
+    pub fn step(&mut self, slices: &[Slice], spec: &RowSpec) -> anyhow::Result<StepOutput> {
+        let rows = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
+        let mut states = None;
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            let overlays = if index == 0 { &self.overlays[..] } else { &[] };
+            match shard.forward(&StepBatch { slices, overlays, rows: &rows }, states.as_ref())? {
+                StepOutput::Hidden(hidden) => states = hidden,
+                rows => return Ok(rows),
+            }
+        }
+        unreachable!("the last shard gives rows")
+    }
+
+    /// Logits by id of every slice with `sample`.
+    pub fn logits(&mut self, slices: &[Slice]) -> Vec<Vec<f32>> {
+        let StepOutput::Rows(rows) = self.step(slices, &complete()).unwrap() else { unreachable!() };
+        let by_id = |mut candidates: Vec<(u32, f32)>| {
+            candidates.sort_by_key(|(id, _)| *id);
+            candidates.into_iter().map(|(_, logit)| logit).collect()
+        };
+        rows.into_iter().map(|row| by_id(row.unwrap().candidates)).collect()
+    }
+
+    /// The largest logit's id of every slice with `sample`.
+    pub fn greedy(&mut self, slices: &[Slice]) -> Vec<u32> {
+        let StepOutput::Rows(rows) = self.step(slices, &greedy()).unwrap() else { unreachable!() };
+        rows.into_iter().map(|row| row.unwrap().candidates[0].0).collect()
+    }
+
+    /// What follows each prompt greedily, all in one batch.
+    pub fn continue_greedily(&mut self, prompts: &[Prompt], tokens: usize) -> Vec<Vec<u32>> {
+        let first: Vec<Slice> =
+            (0..).zip(prompts).map(|(i, prompt)| slice(i, 0, &prompt.ids, true)).collect();
+        let mut answers: Vec<Vec<u32>> = self.greedy(&first).into_iter().map(|id| vec![id]).collect();
+        while answers[0].len() < tokens {
+            let last = |(i, prompt, answer): (u64, &Prompt, &Vec<u32>)| {
+                let position = prompt.ids.len() + answer.len() - 1;
+                slice(i, position, &answer[answer.len() - 1..], true)
+            };
+            let rows =
+                (0..).zip(prompts).zip(&answers).map(|((i, prompt), answer)| last((i, prompt, answer)));
+            let step: Vec<Slice> = rows.collect();
+            for (answer, id) in answers.iter_mut().zip(self.greedy(&step)) {
+                answer.push(id);
+            }
+        }
+        answers
+    }
+}
+
+/// Prefixes of a prompt that end at the positions whose logits are stored, each a sequence of its own.
+pub fn prefixes(prompt: &Prompt) -> Vec<Slice> {
+    let first = prompt.ids.len() - prompt.logits.len();
+    (first..prompt.ids.len()).map(|end| slice(end as u64, 0, &prompt.ids[..=end], true)).collect()
+}
