@@ -189,6 +189,7 @@ impl InstanceRow {
             state: match presence.state {
                 State::Ready => "ready",
                 State::Draining => "draining",
+                State::Drained => "drained",
                 State::Gone => "gone",
                 State::Unreachable => "unreachable",
             },

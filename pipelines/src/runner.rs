@@ -111,7 +111,11 @@ pub async fn run(
         links.pulse.leave(status);
         output.perform(outbox.take()).await?;
         match drain_until {
-            Some(_) if !busy && output.holds_nothing() => return output.finish().await,
+            Some(_) if !busy && output.holds_nothing() => {
+                output.finish().await?;
+                links.pulse.set_state(State::Drained);
+                return Ok(());
+            }
             Some(until) if Instant::now() >= until => {
                 tracing::warn!("drain deadline passed with work still held");
                 return output.finish().await;

@@ -140,8 +140,11 @@ fn serve_stage(process: settings::Process, setup: Setup, loaded: Loaded) -> anyh
             peers: presence.peers.clone(),
             suspects: presence.suspects.clone(),
         };
+        // Open until it has said how it leaves: whoever finds the connection closed takes it for dead.
+        let connection = bus.clone();
         let ended = runner::run(bus, loaded.stage, place, links, shutdown).await;
         presence.stop();
+        drop(connection);
         tracing::info!(role = %setup.role, "stopped");
         ended
     })

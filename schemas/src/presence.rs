@@ -11,7 +11,9 @@ pub enum State {
     Ready,
     /// Finishes what it holds.
     Draining,
-    /// Has left, by its own word or its supervisor's.
+    /// Has finished what it held and leaves: what it did may still be on its way.
+    Drained,
+    /// Has left otherwise, by its own word or its supervisor's.
     Gone,
     /// Could not be reached by another, who says so; it is back once it announces itself.
     Unreachable,

@@ -38,18 +38,22 @@ pub async fn announce(
             () = stop.cancelled() => {}
         }
     }
-    announce_gone(bus, identity.instance, identity.role, identity.fp).await
+    say_goodbye(bus, Presence::bare(identity.instance, identity.role, identity.fp, pulse.farewell())).await
 }
 
-/// Says that `instance` is gone: its own goodbye, or its supervisor's notice.
+/// Says that `instance` is gone: its supervisor's notice.
 pub async fn announce_gone(
     bus: &Bus,
     instance: InstanceId,
     role: Role,
     fp: Option<Fingerprint>,
 ) -> anyhow::Result<()> {
-    let goodbye = Presence::bare(instance, role, fp, State::Gone);
-    bus.client().publish(Subject::presence(instance).to_string(), wire::encode(&goodbye)).await?;
+    say_goodbye(bus, Presence::bare(instance, role, fp, State::Gone)).await
+}
+
+async fn say_goodbye(bus: &Bus, goodbye: Presence) -> anyhow::Result<()> {
+    let subject = Subject::presence(goodbye.instance).to_string();
+    bus.client().publish(subject, wire::encode(&goodbye)).await?;
     tokio::time::timeout(GOODBYE_DEADLINE, bus.client().flush())
         .await
         .context("no goodbye: the bus is away")??;

@@ -83,6 +83,14 @@ impl Pulse {
         self.0.changed.notify_one();
     }
 
+    /// How the instance leaves if it does now.
+    pub(super) fn farewell(&self) -> State {
+        match self.lock().state {
+            State::Drained => State::Drained,
+            _ => State::Gone,
+        }
+    }
+
     /// Waits until something must be announced at once.
     pub(super) async fn changed(&self) {
         self.0.changed.notified().await;

@@ -27,7 +27,7 @@ pub(super) struct Roll {
 /// How an instance left.
 struct Leave {
     at: Instant,
-    /// Whether it took no more work before.
+    /// Whether it had finished what it held.
     drained: bool,
 }
 
@@ -37,14 +37,14 @@ impl Roll {
         let instance = presence.instance;
         self.forgive_outage(now);
         match presence.state {
+            State::Drained => {
+                let known = self.gone.insert(instance, Leave { at: now, drained: true });
+                self.lose(instance);
+                return !known.is_some_and(|leave| leave.drained);
+            }
             State::Gone => {
-                let before = self.lose(instance);
-                if let Some(before) = &before {
-                    self.gone.insert(instance, Leave { at: now, drained: before.state == State::Draining });
-                } else {
-                    self.gone.entry(instance).or_insert(Leave { at: now, drained: false });
-                }
-                return before.is_some();
+                self.gone.entry(instance).or_insert(Leave { at: now, drained: false });
+                return self.lose(instance).is_some();
             }
             State::Unreachable => return self.lose(instance).is_some(),
             State::Ready | State::Draining => {}
@@ -173,14 +173,18 @@ mod tests {
     #[test]
     fn who_drained_before_it_left_is_told_from_who_died() {
         let now = Instant::now();
-        for (last, drained) in [(State::Draining, true), (State::Ready, false)] {
+        for (last, drained) in [(State::Drained, true), (State::Gone, false)] {
             let mut roll = Roll::default();
-            roll.hear(presence(last), now);
+            roll.hear(presence(State::Draining), now);
             assert!(!roll.snapshot(now).has_drained(InstanceId(1)), "it is still there");
+            // Whoever sent to it in between finds its connection closed.
+            roll.hear(presence(State::Unreachable), now);
+            assert!(!roll.snapshot(now).has_drained(InstanceId(1)), "it may have died");
             // Its own word, then its supervisor's.
-            roll.hear(presence(State::Gone), now);
+            roll.hear(presence(last), now);
             roll.hear(presence(State::Gone), now);
             assert_eq!(roll.snapshot(now).has_drained(InstanceId(1)), drained);
+            assert!(!roll.hear(presence(State::Draining), now), "a late word");
         }
     }
 

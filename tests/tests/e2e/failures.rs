@@ -207,7 +207,7 @@ async fn sigterm_finishes_what_runs_and_exits_zero() -> anyhow::Result<()> {
     for name in ["gateway", "shard-forward.0", "shard-forward.1", "sample", "detokenize", "tokenize"] {
         cluster.get(name)?.signal(Signal::TERM)?;
     }
-    let rest = stream.collect().await?;
+    let rest = stream.collect().await.with_context(|| cluster.logs())?;
     assert!(rest.last().unwrap().is_done(), "{:?}", rest.last());
     for name in ["gateway", "shard-forward.0", "shard-forward.1", "sample", "detokenize", "tokenize"] {
         let status = cluster.get(name)?.wait(Duration::from_secs(30))?;
