@@ -4,7 +4,7 @@ use std::slice::ChunksExact;
 
 use crate::cpu::{self, Kernel};
 use crate::element::Element;
-use crate::exp::{exp, max};
+use crate::exp::{exp, max, tanh};
 use crate::lanes::{self, LANES};
 use crate::threads::Threads;
 
@@ -24,13 +24,24 @@ pub struct Cache<'a, E> {
     pub head_dim: usize,
 }
 
-/// What one row sees: its sequence up to itself.
+/// What one row sees: its sequence up to itself, or the last part of that.
 #[derive(Debug, Clone, Copy)]
 pub struct Sight<'a> {
     /// The sequence's blocks in the order of positions.
     pub blocks: &'a [u32],
-    /// How many of its tokens.
+    /// The first of its tokens that is seen.
+    pub first: usize,
+    /// How many of its tokens there are up to the row, those before the first included.
     pub tokens: usize,
+}
+
+/// How products of queries and keys become scores.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoring {
+    /// They are multiplied by this,
+    pub scale: f32,
+    /// then bent smoothly into ± this.
+    pub softcap: Option<f32>,
 }
 
 /// Each row's weighted mean of the values that it sees.
@@ -41,12 +52,13 @@ pub fn attend<E: Element>(
     q: &[f32],
     cache: &Cache<'_, E>,
     rows: &[Sight<'_>],
+    scoring: &Scoring,
     out: &mut [f32],
     threads: &Threads,
 ) {
     assert_eq!(q.len(), out.len());
     let group = out.len() / (rows.len() * cache.n_kv_heads).max(1);
-    let work: usize = rows.iter().map(|row| 2 * row.tokens * group * cache.n_kv_heads).sum();
+    let work: usize = rows.iter().map(|row| 2 * row.seen() * group * cache.n_kv_heads).sum();
     let pieces = (work / PIECE_PRODUCTS).clamp(1, rows.len() * cache.n_kv_heads);
     let heads = (rows.len() * cache.n_kv_heads).div_ceil(pieces);
     threads.chunks(out, heads * group, |piece, out| {
@@ -55,7 +67,7 @@ pub fn attend<E: Element>(
             let head = piece * heads + i;
             let (row, kv_head) = (&rows[head / cache.n_kv_heads], head % cache.n_kv_heads);
             let q = &q[head * group..][..group];
-            cpu::run(Group { q, cache, kv_head, row, scores: &mut scores, out });
+            cpu::run(Group { q, cache, kv_head, row, scoring, scores: &mut scores, out });
         }
     });
 }
@@ -67,7 +79,8 @@ struct Group<'a, E> {
     cache: &'a Cache<'a, E>,
     kv_head: usize,
     row: &'a Sight<'a>,
-    /// Memory for `[heads, tokens]`.
+    scoring: &'a Scoring,
+    /// Memory for `[heads, tokens seen]`.
     scores: &'a mut Vec<f32>,
     /// `[heads, head_dim]`
     out: &'a mut [f32],
@@ -78,34 +91,31 @@ impl<E: Element> Kernel for Group<'_, E> {
 
     #[inline(always)]
     fn run(self) {
-        let Group { q, cache, kv_head, row, scores, out } = self;
+        let Group { q, cache, kv_head, row, scoring, scores, out } = self;
         let head_dim = cache.head_dim;
-        let scale = 1.0 / (head_dim as f32).sqrt();
         scores.clear();
-        scores.resize(q.len() / head_dim * row.tokens, 0.0);
+        let seen = row.seen();
+        scores.resize(q.len() / head_dim * seen, 0.0);
         let mut vector = vec![0.0; head_dim];
-        for (i, &block) in row.blocks_seen(cache.block_tokens).iter().enumerate() {
-            let first = i * cache.block_tokens;
-            for (key, position) in cache.vectors(block, 0, kv_head).zip(first..row.tokens) {
-                widen(key, &mut vector);
-                for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(row.tokens)) {
-                    scores[position] = lanes::dot(q, &vector) * scale;
-                }
+        for (key, i) in row.vectors(cache, 0, kv_head).zip(0..) {
+            widen(key, &mut vector);
+            for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(seen)) {
+                scores[i] = lanes::dot(q, &vector) * scoring.scale;
             }
         }
-        for scores in scores.chunks_exact_mut(row.tokens) {
+        for scores in scores.chunks_exact_mut(seen) {
+            if let Some(cap) = scoring.softcap {
+                scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
+            }
             softmax(scores);
         }
         out.fill(0.0);
-        for (i, &block) in row.blocks_seen(cache.block_tokens).iter().enumerate() {
-            let first = i * cache.block_tokens;
-            for (value, position) in cache.vectors(block, 1, kv_head).zip(first..row.tokens) {
-                widen(value, &mut vector);
-                for (out, scores) in out.chunks_exact_mut(head_dim).zip(scores.chunks_exact(row.tokens)) {
-                    let weight = scores[position];
-                    for (out, value) in out.iter_mut().zip(&vector) {
-                        *out = weight.mul_add(*value, *out);
-                    }
+        for (value, i) in row.vectors(cache, 1, kv_head).zip(0..) {
+            widen(value, &mut vector);
+            for (out, scores) in out.chunks_exact_mut(head_dim).zip(scores.chunks_exact(seen)) {
+                let weight = scores[i];
+                for (out, value) in out.iter_mut().zip(&vector) {
+                    *out = weight.mul_add(*value, *out);
                 }
             }
         }
@@ -113,10 +123,23 @@ impl<E: Element> Kernel for Group<'_, E> {
 }
 
 impl<'a> Sight<'a> {
-    /// The blocks that hold the row's tokens, the last one perhaps in part.
+    /// How many tokens the row sees.
     #[inline(always)]
-    fn blocks_seen(&self, block_tokens: usize) -> &'a [u32] {
-        &self.blocks[..self.tokens.div_ceil(block_tokens)]
+    fn seen(&self) -> usize {
+        self.tokens - self.first
+    }
+
+    /// The keys (0) or values (1) that the row sees, in the order of positions.
+    #[inline(always)]
+    fn vectors<E>(
+        &self,
+        cache: &Cache<'a, E>,
+        key_or_value: usize,
+        kv_head: usize,
+    ) -> impl Iterator<Item = &'a [E]> {
+        let blocks = &self.blocks[self.first / cache.block_tokens..];
+        let blocks = blocks.iter().flat_map(move |&block| cache.vectors(block, key_or_value, kv_head));
+        blocks.skip(self.first % cache.block_tokens).take(self.seen())
     }
 }
 
@@ -170,6 +193,7 @@ mod tests {
     const HEAD_DIM: usize = 20;
     const BLOCK: usize = 4;
     const BLOCKS: usize = 16;
+    const SCORING: Scoring = Scoring { scale: 0.2, softcap: Some(30.0) };
 
     fn numbers(count: usize, step: f32) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * step).sin() * 2.0).collect()
@@ -186,29 +210,32 @@ mod tests {
             .map(Element::from_f32)
             .collect();
         let blocks = [3, 9, 0, 15];
-        let row = Sight { blocks: &blocks, tokens: 14 };
         let q = numbers(HEADS * HEAD_DIM, 0.31);
-        let mut out = vec![0.0; q.len()];
-        attend(&q, &cache(&pool), &[row], &mut out, &Threads::new(1));
         let at = |key_or_value, kv_head, position: usize, i| -> f64 {
             let block = blocks[position / BLOCK] as usize;
             let vector = ((block * 2 + key_or_value) * KV_HEADS + kv_head) * BLOCK + position % BLOCK;
             f64::from(Element::to_f32(pool[vector * HEAD_DIM + i]))
         };
-        for head in 0..HEADS {
-            let kv_head = head / (HEADS / KV_HEADS);
-            let q = &q[head * HEAD_DIM..][..HEAD_DIM];
-            let weights: Vec<f64> = (0..row.tokens)
-                .map(|p| {
+        for (first, softcap) in [(0, None), (3, None), (4, Some(1.5)), (13, None)] {
+            let row = Sight { blocks: &blocks, first, tokens: 14 };
+            let mut out = vec![0.0; q.len()];
+            let scoring = Scoring { scale: 0.3, softcap };
+            attend(&q, &cache(&pool), &[row], &scoring, &mut out, &Threads::new(1));
+            for head in 0..HEADS {
+                let kv_head = head / (HEADS / KV_HEADS);
+                let q = &q[head * HEAD_DIM..][..HEAD_DIM];
+                let weight = |p| {
                     let score: f64 = (0..HEAD_DIM).map(|i| f64::from(q[i]) * at(0, kv_head, p, i)).sum();
-                    (score / (HEAD_DIM as f64).sqrt()).exp()
-                })
-                .collect();
-            let sum: f64 = weights.iter().sum();
-            for i in 0..HEAD_DIM {
-                let expected: f64 = (0..row.tokens).map(|p| weights[p] / sum * at(1, kv_head, p, i)).sum();
-                let found = f64::from(out[head * HEAD_DIM + i]);
-                assert!((found - expected).abs() < 1e-5, "head {head}: {found} for {expected}");
+                    let cap = f64::from(softcap.unwrap_or(1e6));
+                    ((score * 0.3 / cap).tanh() * cap).exp()
+                };
+                let sum: f64 = (first..row.tokens).map(weight).sum();
+                for i in 0..HEAD_DIM {
+                    let expected: f64 =
+                        (first..row.tokens).map(|p| weight(p) / sum * at(1, kv_head, p, i)).sum();
+                    let found = f64::from(out[head * HEAD_DIM + i]);
+                    assert!((found - expected).abs() < 1e-5, "head {head}: {found} for {expected}");
+                }
             }
         }
     }
@@ -220,12 +247,12 @@ mod tests {
         let (one, other) = ([3, 9, 0, 15, 1, 2, 4, 5, 6, 7], [8, 10, 11]);
         let sights: Vec<Sight<'_>> = (1..=40)
             .map(|tokens| match tokens % 4 {
-                3 => Sight { blocks: &other, tokens: tokens.min(12) },
-                _ => Sight { blocks: &one, tokens },
+                3 => Sight { blocks: &other, first: 0, tokens: tokens.min(12) },
+                _ => Sight { blocks: &one, first: tokens.saturating_sub(9), tokens },
             })
             .collect();
         let mut together = vec![0.0; q.len()];
-        attend(&q, &cache(&pool), &sights, &mut together, &Threads::new(3));
+        attend(&q, &cache(&pool), &sights, &SCORING, &mut together, &Threads::new(3));
         // Another place for block 15, whose last token is not seen by the rows before it.
         let run = 2 * KV_HEADS * BLOCK * HEAD_DIM;
         pool.copy_within(15 * run..16 * run, 14 * run);
@@ -235,7 +262,14 @@ mod tests {
             let sight = Sight { blocks: if sight.blocks == one { &moved } else { sight.blocks }, ..*sight };
             let width = HEADS * HEAD_DIM;
             let mut alone = vec![0.0; width];
-            attend(&q[row * width..][..width], &cache(&pool), &[sight], &mut alone, &Threads::new(1));
+            attend(
+                &q[row * width..][..width],
+                &cache(&pool),
+                &[sight],
+                &SCORING,
+                &mut alone,
+                &Threads::new(1),
+            );
             assert_eq!(alone, together[row * width..][..width], "row {row}");
         }
     }

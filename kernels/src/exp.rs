@@ -34,6 +34,12 @@ pub fn exp(x: f32) -> f32 {
     if x < LOWEST { 0.0 } else { result }
 }
 
+/// The hyperbolic tangent, to a millionth.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
 /// The log of the summed exponentials of `numbers`; not finite when one of them is NaN or +∞, −∞ when all are −∞.
 pub fn logsumexp(numbers: &[f32]) -> f32 {
     cpu::run(LogSumExp(numbers))

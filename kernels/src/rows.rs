@@ -2,7 +2,7 @@
 
 use crate::cpu::{self, Kernel};
 use crate::element::Element;
-use crate::exp::exp;
+use crate::exp::{exp, tanh};
 use crate::lanes;
 use crate::threads::Threads;
 
@@ -24,7 +24,13 @@ pub(crate) fn each_row<T: Send>(
 
 /// Divides each row of `x`, `[rows, width]`, by its root mean square and scales it by `weight`, `[width]`.
 /// Source: arXiv:1910.07467, eq. 4.
-pub fn rms_norm<E: Element>(x: &[E], weight: &[E], epsilon: f32, out: &mut [f32], threads: &Threads) {
+pub fn rms_norm<X: Element, W: Element>(
+    x: &[X],
+    weight: &[W],
+    epsilon: f32,
+    out: &mut [f32],
+    threads: &Threads,
+) {
     assert_eq!(x.len(), out.len());
     let width = weight.len();
     each_row(out, width, threads, |row, out| {
@@ -32,14 +38,14 @@ pub fn rms_norm<E: Element>(x: &[E], weight: &[E], epsilon: f32, out: &mut [f32]
     });
 }
 
-struct RmsNorm<'a, E> {
-    x: &'a [E],
-    weight: &'a [E],
+struct RmsNorm<'a, X, W> {
+    x: &'a [X],
+    weight: &'a [W],
     epsilon: f32,
     out: &'a mut [f32],
 }
 
-impl<E: Element> Kernel for RmsNorm<'_, E> {
+impl<X: Element, W: Element> Kernel for RmsNorm<'_, X, W> {
     type Output = ();
 
     #[inline(always)]
@@ -55,28 +61,75 @@ impl<E: Element> Kernel for RmsNorm<'_, E> {
     }
 }
 
-/// `silu(gate) * up`. `gate_up`: `[rows, 2 * width]`, gate first → `[rows, width]`.
-pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32], threads: &Threads) {
+/// What a gate goes through.
+#[derive(Debug, Clone, Copy)]
+pub enum Gate {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU by the tangent. Source: arXiv:1606.08415, sec. 2.
+    GeluTanh,
+}
+
+/// The gate, gone through its function, times up. `gate_up`: `[rows, 2 * width]`, gate first → `[rows, width]`.
+pub fn gated(gate_up: &[f32], width: usize, function: Gate, out: &mut [f32], threads: &Threads) {
     assert_eq!(gate_up.len(), 2 * out.len());
     each_row(out, width, threads, |row, out| {
         let (gate, up) = gate_up[2 * row * width..][..2 * width].split_at(width);
-        cpu::run(Swiglu { gate, up, out });
+        match function {
+            Gate::Silu => cpu::run(Gated { gate, up, sigmoid_of: |x| x, out }),
+            Gate::GeluTanh => cpu::run(Gated { gate, up, sigmoid_of: gelu_argument, out }),
+        }
     });
 }
 
-struct Swiglu<'a> {
+/// Half of 1 + tanh(y) is the sigmoid of 2 y.
+#[inline(always)]
+fn gelu_argument(x: f32) -> f32 {
+    const TWICE_ROOT_OF_2_OVER_PI: f32 = 1.595_769_1;
+    TWICE_ROOT_OF_2_OVER_PI * (0.044_715 * x * x * x + x)
+}
+
+/// `gate * sigmoid(f(gate)) * up`.
+struct Gated<'a, F> {
     gate: &'a [f32],
     up: &'a [f32],
+    sigmoid_of: F,
     out: &'a mut [f32],
 }
 
-impl Kernel for Swiglu<'_> {
+impl<F: Fn(f32) -> f32> Kernel for Gated<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         for ((out, gate), up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
-            *out = gate / (1.0 + exp(-gate)) * up;
+            *out = gate / (1.0 + exp(-(self.sigmoid_of)(*gate))) * up;
+        }
+    }
+}
+
+/// `cap * tanh(x / cap)` of each element.
+pub fn softcap(x: &[f32], cap: f32, out: &mut [f32], threads: &Threads) {
+    assert_eq!(x.len(), out.len());
+    threads.chunks(out, PIECE_ELEMENTS, |piece, out| {
+        let x = &x[piece * PIECE_ELEMENTS..][..out.len()];
+        cpu::run(Softcap { x, cap, out });
+    });
+}
+
+struct Softcap<'a> {
+    x: &'a [f32],
+    cap: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Softcap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (out, x) in self.out.iter_mut().zip(self.x) {
+            *out = self.cap * tanh(x / self.cap);
         }
     }
 }
@@ -107,28 +160,30 @@ impl<E: Element> Kernel for Add<'_, E> {
     }
 }
 
-/// The angles of each row: cosines and sines, `[rows, head_dim]` each, the sines negative in the first half.
+/// The angles of each row: cosines and sines, `[rows, rotary_dim]` each, the sines negative in the first half.
 #[derive(Debug, Clone, Copy)]
 pub struct Angles<'a> {
     /// Cosines.
     pub cos: &'a [f32],
     /// Sines.
     pub sin: &'a [f32],
+    /// Elements of a head that are turned, from its first on.
+    pub rotary_dim: usize,
     /// Elements of a head.
     pub head_dim: usize,
 }
 
-/// Rotates the first heads of each row, as many as `out` has.
+/// Rotates the heads of each row: `[rows, n_heads, head_dim]`.
 ///
-/// `x`: `[rows, n_heads, head_dim]` → `[rows, fewer heads, head_dim]`.
-/// Pairs are (i, i + head_dim/2), as in the Hugging Face checkpoints. Source: RoFormer, arXiv:2104.09864, eq. 34.
+/// Pairs are (i, i + rotary_dim/2), as in the Hugging Face checkpoints. Source: RoFormer, arXiv:2104.09864, eq. 34.
 pub fn rotate(x: &[f32], angles: &Angles<'_>, out: &mut [f32], threads: &Threads) {
-    let rows = angles.cos.len() / angles.head_dim;
-    let (width_in, width_out) = (x.len() / rows.max(1), out.len() / rows.max(1));
-    each_row(out, width_out, threads, |row, out| {
-        let heads = &x[row * width_in..][..width_out];
-        let own = row * angles.head_dim..(row + 1) * angles.head_dim;
-        cpu::run(Rotate { heads, cos: &angles.cos[own.clone()], sin: &angles.sin[own], out });
+    assert_eq!(x.len(), out.len());
+    let width = x.len() * angles.rotary_dim / angles.cos.len().max(1);
+    each_row(out, width, threads, |row, out| {
+        let heads = &x[row * width..][..width];
+        let own = row * angles.rotary_dim..(row + 1) * angles.rotary_dim;
+        let (cos, sin) = (&angles.cos[own.clone()], &angles.sin[own]);
+        cpu::run(Rotate { heads, cos, sin, head_dim: angles.head_dim, out });
     });
 }
 
@@ -136,6 +191,7 @@ struct Rotate<'a> {
     heads: &'a [f32],
     cos: &'a [f32],
     sin: &'a [f32],
+    head_dim: usize,
     out: &'a mut [f32],
 }
 
@@ -144,13 +200,16 @@ impl Kernel for Rotate<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let head_dim = self.cos.len();
-        let ((cos_a, cos_b), (sin_a, sin_b)) =
-            (self.cos.split_at(head_dim / 2), self.sin.split_at(head_dim / 2));
+        let (head_dim, rotary_dim) = (self.head_dim, self.cos.len());
+        let half = rotary_dim / 2;
+        let ((cos_a, cos_b), (sin_a, sin_b)) = (self.cos.split_at(half), self.sin.split_at(half));
         for (head, out) in self.heads.chunks_exact(head_dim).zip(self.out.chunks_exact_mut(head_dim)) {
-            let (a, b) = head.split_at(head_dim / 2);
-            let (out_a, out_b) = out.split_at_mut(head_dim / 2);
-            for i in 0..head_dim / 2 {
+            let ((head, unturned), (out, out_unturned)) =
+                (head.split_at(rotary_dim), out.split_at_mut(rotary_dim));
+            out_unturned.copy_from_slice(unturned);
+            let (a, b) = head.split_at(half);
+            let (out_a, out_b) = out.split_at_mut(half);
+            for i in 0..half {
                 out_a[i] = a[i] * cos_a[i] + b[i] * sin_a[i];
                 out_b[i] = b[i] * cos_b[i] + a[i] * sin_b[i];
             }
@@ -183,32 +242,47 @@ mod tests {
     }
 
     #[test]
-    fn swiglu_is_its_formula() {
+    fn gates_are_their_formulas() {
         let gate_up = numbers(4 * 20);
-        let mut out = vec![0.0; 2 * 20];
-        swiglu(&gate_up, 20, &mut out, &Threads::new(1));
-        for (row, out) in gate_up.chunks(40).zip(out.chunks(20)) {
-            for i in 0..20 {
-                let (gate, up) = (f64::from(row[i]), f64::from(row[20 + i]));
-                assert!((f64::from(out[i]) - gate / (1.0 + (-gate).exp()) * up).abs() < 1e-5);
+        let gelu = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865 * (x + 0.044_715 * x.powi(3))).tanh());
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        for (gate, function) in [(Gate::Silu, &silu as &dyn Fn(f64) -> f64), (Gate::GeluTanh, &gelu)] {
+            let mut out = vec![0.0; 2 * 20];
+            gated(&gate_up, 20, gate, &mut out, &Threads::new(1));
+            for (row, out) in gate_up.chunks(40).zip(out.chunks(20)) {
+                for i in 0..20 {
+                    let (gate, up) = (f64::from(row[i]), f64::from(row[20 + i]));
+                    assert!((f64::from(out[i]) - function(gate) * up).abs() < 1e-5);
+                }
             }
         }
     }
 
     #[test]
-    fn a_rotation_keeps_lengths_and_leaves_other_heads_out() {
-        let (head_dim, rows) = (6, 2);
-        let x = numbers(rows * 4 * head_dim);
+    fn a_softcap_bends_what_is_large() {
+        let x = [-1e6, -40.0, -1.0, 0.0, 1e-3, 25.0, 1e6];
+        let mut out = [0.0; 7];
+        softcap(&x, 30.0, &mut out, &Threads::new(1));
+        for (x, out) in x.iter().zip(out) {
+            assert!((f64::from(out) - 30.0 * f64::from(x / 30.0).tanh()).abs() < 1e-5, "{x}: {out}");
+        }
+    }
+
+    #[test]
+    fn a_rotation_keeps_lengths_and_leaves_the_rest_of_a_head() {
+        let (head_dim, rotary_dim, rows) = (8, 6, 2);
+        let x = numbers(rows * 3 * head_dim);
         let angles = [0.3_f32, 1.0, 2.0];
         let cos: Vec<f32> = angles.iter().chain(&angles).map(|a| a.cos()).collect();
         let sin: Vec<f32> = angles.iter().map(|a| -a.sin()).chain(angles.iter().map(|a| a.sin())).collect();
         let mut rotated = vec![0.0; rows * 3 * head_dim];
-        let angles_of_rows = Angles { cos: &cos.repeat(rows), sin: &sin.repeat(rows), head_dim };
+        let angles_of_rows = Angles { cos: &cos.repeat(rows), sin: &sin.repeat(rows), rotary_dim, head_dim };
         rotate(&x, &angles_of_rows, &mut rotated, &Threads::new(1));
-        for (x, y) in x.chunks(4 * head_dim).zip(rotated.chunks(3 * head_dim)) {
-            let turned = x[6] * angles[0].cos() - x[9] * angles[0].sin();
-            assert!((y[6] - turned).abs() < 1e-6);
-            let length = |x: &[f32]| x[..3 * head_dim].iter().map(|x| x * x).sum::<f32>();
+        for (x, y) in x.chunks(head_dim).zip(rotated.chunks(head_dim)) {
+            let turned = x[0] * angles[0].cos() - x[3] * angles[0].sin();
+            assert!((y[0] - turned).abs() < 1e-6);
+            assert_eq!(x[rotary_dim..], y[rotary_dim..]);
+            let length = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
             assert!((length(x) - length(y)).abs() < 1e-3);
         }
     }

@@ -1,10 +1,11 @@
-//! `config.json` of a Llama-family decoder.
+//! `config.json` of a decoder.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::WeightDtype;
+use crate::architecture::{self, Architecture, Defaults};
 use crate::config_fields::{ConfigError, ConfigFields};
-use crate::rope::{RopeScaling, read_rope};
+use crate::rope::{Rope, RopeScaling, read_rope};
 
 /// Limits far above any model that exists; below them no product of two sizes overflows.
 const HIDDEN_MAX: usize = 1 << 20;
@@ -22,17 +23,47 @@ const DEFAULT_SIZES: [(&str, usize); 5] = [
     ("vocab_size", 32_000),
 ];
 
-/// Shape and constants of a Llama decoder, checked: sizes are above zero, `num_attention_heads` is a multiple
-/// of `num_key_value_heads` and `head_dim` is even.
+/// What one layer does differently from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerConfig {
+    /// How many tokens a row sees, its own included; all before it where there is none.
+    pub window: Option<u32>,
+    /// Which of the model's rotary embeddings turns queries and keys; none where positions are not known.
+    pub rope: Option<usize>,
+}
+
+/// What the gate of an MLP goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU by the tangent: `gelu_pytorch_tanh`. Source: arXiv:1606.08415.
+    GeluTanh,
+}
+
+/// A rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// How the frequencies are stretched; none is plain rotary embedding.
+    pub scaling: Option<RopeScaling>,
+}
+
+/// Shape and constants of a decoder of RMSNorm, grouped-query attention and gated MLPs, checked: sizes are above zero,
+/// `num_attention_heads` is a multiple of `num_key_value_heads`; `head_dim` and `rotary_dim` are even.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct LlamaConfig {
+pub struct DecoderConfig {
     /// Width of the hidden state.
     pub hidden_size: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
     /// Number of decoder layers.
     pub num_hidden_layers: usize,
+    /// One for each decoder layer.
+    pub layers: Vec<LayerConfig>,
     /// Number of query heads.
     pub num_attention_heads: usize,
     /// Number of key and value heads; divides `num_attention_heads`.
@@ -43,16 +74,36 @@ pub struct LlamaConfig {
     pub vocab_size: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// How rotary frequencies are stretched; `None` is plain rotary embedding.
-    pub rope_scaling: Option<RopeScaling>,
+    /// How many elements of a head are turned, from its first on; even.
+    pub rotary_dim: usize,
+    /// The rotary embeddings; layers have the first unless they name another.
+    pub ropes: Vec<RopeConfig>,
     /// Longest sequence in tokens, prompt and answer together.
     pub max_position_embeddings: u32,
     /// Whether `lm_head` is the embedding.
     pub tie_word_embeddings: bool,
-    /// Whether `q_proj`, `k_proj`, `v_proj` and `o_proj` have a bias.
-    pub attention_bias: bool,
+    /// Whether `q_proj`, `k_proj` and `v_proj` have a bias.
+    pub qkv_bias: bool,
+    /// Whether `o_proj` has a bias.
+    pub o_bias: bool,
+    /// Whether each head of queries and keys is normed before it is turned.
+    pub qk_norm: bool,
+    /// Whether what attention and MLP give is normed before it is added.
+    pub sandwich_norms: bool,
+    /// Whether norms scale by one more than their weights.
+    pub norm_offset: bool,
+    /// What gates go through.
+    pub activation: Activation,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: Option<f64>,
+    /// What products of queries and keys are multiplied by.
+    pub attention_scale: f64,
+    /// Scores are bent smoothly into ± this.
+    pub attention_softcap: Option<f64>,
+    /// Logits are bent smoothly into ± this.
+    pub logit_softcap: Option<f64>,
+    /// Whether the checkpoint has `qkv_proj` and `gate_up_proj` in place of their parts.
+    pub fused: bool,
     /// Whether `gate_proj`, `up_proj` and `down_proj` have a bias.
     pub mlp_bias: bool,
     /// Token that starts a sequence.
@@ -63,14 +114,13 @@ pub struct LlamaConfig {
     pub dtype: Option<WeightDtype>,
 }
 
-impl LlamaConfig {
-    /// Reads the content of a `config.json`. Absent fields take the defaults of transformers' `LlamaConfig`,
+impl DecoderConfig {
+    /// Reads the content of a `config.json`. Absent fields take the defaults that transformers has for the architecture,
     /// except sizes, which must be given. A feature that tokenway does not compute is refused, by field and
     /// value.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
         let fields = ConfigFields::parse("config.json", json)?;
-        refuse_other_architectures(&fields)?;
-        Self::from_fields(&fields, None)
+        Self::from_fields(&fields, architecture::find(&fields)?, None)
     }
 
     /// Reads `text_config`, the language model of a vision-language one. Sizes may be absent there: old checkpoints leave out
@@ -78,73 +128,88 @@ impl LlamaConfig {
     pub(crate) fn from_text_config(fields: &ConfigFields) -> Result<Self, ConfigError> {
         let text = fields.object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
         text.only("model_type", &[json!("llama")])?;
-        let mut config = Self::from_fields(&text, Some(DEFAULT_SIZES))?;
+        let mut config = Self::from_fields(&text, architecture::llama(), Some(DEFAULT_SIZES))?;
         if text.get("tie_word_embeddings").is_none() {
             config.tie_word_embeddings = fields.bool("tie_word_embeddings")?.unwrap_or(false);
         }
         Ok(config)
     }
 
-    fn from_fields(fields: &ConfigFields, defaults: Option<[(&str, usize); 5]>) -> Result<Self, ConfigError> {
+    fn from_fields(
+        fields: &ConfigFields,
+        architecture: &Architecture,
+        sizes: Option<[(&str, usize); 5]>,
+    ) -> Result<Self, ConfigError> {
         refuse_unsupported(fields)?;
+        architecture.refuse_other_activations(fields)?;
         let size = |field: &str, max| {
-            let default = defaults.iter().flatten().find(|(name, _)| *name == field).map(|(_, size)| *size);
+            let default = sizes.iter().flatten().find(|(name, _)| *name == field).map(|(_, size)| *size);
             fields.whole(field, 1..=max)?.or(default).ok_or_else(|| fields.missing(field))
         };
+        let defaults = &architecture.defaults;
         let hidden_size = size("hidden_size", HIDDEN_MAX)?;
         let num_attention_heads = size("num_attention_heads", HEADS_MAX)?;
-        let positions = fields.whole("max_position_embeddings", 1..=POSITIONS_MAX)?.unwrap_or(2048);
-        let (rope_theta, rope_scaling) = read_rope(fields, positions)?;
-        Ok(Self {
+        let num_hidden_layers = size("num_hidden_layers", LAYERS_MAX)?;
+        let head_dim = read_head_dim(fields, defaults, hidden_size, num_attention_heads)?;
+        let positions = fields.whole("max_position_embeddings", 1..=POSITIONS_MAX)?;
+        let usual_rope = Rope {
+            config: RopeConfig { theta: defaults.rope_theta, scaling: None },
+            rotary_dim: head_dim,
+            positions: positions.unwrap_or(defaults.max_position_embeddings),
+        };
+        let rope = read_rope(fields, &usual_rope, architecture.rotary)?;
+        let mut config = Self {
             hidden_size,
             intermediate_size: size("intermediate_size", HIDDEN_MAX)?,
-            num_hidden_layers: size("num_hidden_layers", LAYERS_MAX)?,
+            num_hidden_layers,
+            layers: vec![LayerConfig { window: None, rope: Some(0) }; num_hidden_layers],
             num_attention_heads,
-            num_key_value_heads: read_key_value_heads(fields, num_attention_heads)?,
-            head_dim: read_head_dim(fields, hidden_size, num_attention_heads)?,
+            num_key_value_heads: read_key_value_heads(fields, defaults, num_attention_heads)?,
+            head_dim,
             vocab_size: size("vocab_size", VOCAB_MAX)?,
-            rms_norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6),
-            rope_theta,
-            rope_scaling,
-            max_position_embeddings: positions as u32,
-            tie_word_embeddings: fields.bool("tie_word_embeddings")?.unwrap_or(false),
-            attention_bias: fields.bool("attention_bias")?.unwrap_or(false),
-            mlp_bias: fields.bool("mlp_bias")?.unwrap_or(false),
+            rms_norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+            rotary_dim: rope.rotary_dim,
+            ropes: vec![rope.config],
+            max_position_embeddings: rope.positions as u32,
+            tie_word_embeddings: fields.bool("tie_word_embeddings")?.unwrap_or(defaults.tie_word_embeddings),
+            qkv_bias: false,
+            o_bias: false,
+            qk_norm: false,
+            sandwich_norms: false,
+            norm_offset: false,
+            activation: architecture.activation,
+            embedding_scale: None,
+            attention_scale: 1.0 / (head_dim as f64).sqrt(),
+            attention_softcap: None,
+            logit_softcap: None,
+            fused: false,
+            mlp_bias: false,
             bos_token_id: fields.token_id("bos_token_id")?,
             eos_token_ids: fields.token_ids("eos_token_id")?,
             dtype: read_dtype(fields)?,
-        })
-    }
-}
-
-fn refuse_other_architectures(fields: &ConfigFields) -> Result<(), ConfigError> {
-    fields.only("model_type", &[json!("llama")])?;
-    let Some(architectures) = fields.get("architectures") else {
-        return match fields.get("model_type") {
-            Some(_) => Ok(()),
-            None => Err(fields.missing("architectures")),
         };
-    };
-    let named = architectures.as_array().is_some_and(|names| names.contains(&json!("LlamaForCausalLM")));
-    if named { Ok(()) } else { Err(fields.unsupported("architectures", architectures)) }
+        (architecture.adapt)(fields, &mut config)?;
+        Ok(config)
+    }
 }
 
 fn refuse_unsupported(fields: &ConfigFields) -> Result<(), ConfigError> {
-    fields.only("hidden_act", &[json!("silu")])?;
-    fields.only("pretraining_tp", &[json!(1)])?;
     fields.only("is_encoder_decoder", &[json!(false)])?;
-    for field in ["sliding_window", "attention_chunk_size", "quantization_config", "compression_config"] {
+    for field in ["attention_chunk_size", "quantization_config", "compression_config"] {
         fields.only(field, &[])?;
     }
-    match fields.get("layer_types") {
-        Some(Value::Array(layers)) if layers.iter().all(|layer| layer == "full_attention") => Ok(()),
-        Some(layers) => Err(fields.unsupported("layer_types", layers)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-fn read_key_value_heads(fields: &ConfigFields, heads: usize) -> Result<usize, ConfigError> {
-    let kv_heads = fields.whole("num_key_value_heads", 1..=HEADS_MAX)?.unwrap_or(heads);
+fn read_key_value_heads(
+    fields: &ConfigFields,
+    defaults: &Defaults,
+    heads: usize,
+) -> Result<usize, ConfigError> {
+    // Null, unlike absence, stands for as many as query heads.
+    let default = defaults.num_key_value_heads.filter(|_| !fields.names("num_key_value_heads"));
+    let kv_heads =
+        fields.whole("num_key_value_heads", 1..=HEADS_MAX)?.unwrap_or_else(|| default.unwrap_or(heads));
     if heads.is_multiple_of(kv_heads) {
         return Ok(kv_heads);
     }
@@ -155,8 +220,13 @@ fn read_key_value_heads(fields: &ConfigFields, heads: usize) -> Result<usize, Co
     ))
 }
 
-fn read_head_dim(fields: &ConfigFields, hidden_size: usize, heads: usize) -> Result<usize, ConfigError> {
-    let head_dim = match fields.whole("head_dim", 1..=HEAD_DIM_MAX)? {
+fn read_head_dim(
+    fields: &ConfigFields,
+    defaults: &Defaults,
+    hidden_size: usize,
+    heads: usize,
+) -> Result<usize, ConfigError> {
+    let head_dim = match fields.whole("head_dim", 1..=HEAD_DIM_MAX)?.or(defaults.head_dim) {
         Some(head_dim) => head_dim,
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {

@@ -93,6 +93,11 @@ impl ConfigFields {
         self.object.get(field).filter(|value| !value.is_null())
     }
 
+    /// Whether the field is there, if only as null.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        self.object.contains_key(field)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.object.is_empty()
     }
@@ -126,6 +131,15 @@ impl ConfigFields {
     /// A finite number, zero included.
     pub(crate) fn not_negative(&self, field: &str) -> Result<Option<f64>, ConfigError> {
         self.read(field, "a number of 0 or more", |value| value.as_f64().filter(|number| *number >= 0.0))
+    }
+
+    /// As many finite numbers greater than zero as `count`.
+    pub(crate) fn positives(&self, field: &str, count: usize) -> Result<Option<Vec<f64>>, ConfigError> {
+        self.read(field, &format!("{count} numbers above 0"), |value| {
+            let numbers =
+                value.as_array()?.iter().map(|number| number.as_f64().filter(|number| *number > 0.0));
+            numbers.collect::<Option<Vec<f64>>>().filter(|numbers| numbers.len() == count)
+        })
     }
 
     /// Three finite numbers.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::LlamaConfig;
+use crate::config::DecoderConfig;
 use crate::config_fields::{ConfigError, ConfigFields};
 use crate::fingerprint::{FingerprintError, fingerprint};
 use crate::generation::GenerationConfig;
@@ -37,7 +37,7 @@ pub enum FolderError {
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     path: PathBuf,
-    config: LlamaConfig,
+    config: DecoderConfig,
     vision: Option<VisionConfig>,
     generation: GenerationConfig,
 }
@@ -58,8 +58,8 @@ impl ModelFolder {
         let fields = ConfigFields::parse("config.json", &config).map_err(refused)?;
         let vision = VisionConfig::read(path, &fields).map_err(refused)?;
         let config = match &vision {
-            Some(_) => LlamaConfig::from_text_config(&fields),
-            None => LlamaConfig::from_json(&config),
+            Some(_) => DecoderConfig::from_text_config(&fields),
+            None => DecoderConfig::from_json(&config),
         };
         Ok(Self { path: path.to_owned(), config: config.map_err(refused)?, vision, generation })
     }
@@ -80,7 +80,7 @@ impl ModelFolder {
     }
 
     /// Shape and constants of the language model.
-    pub fn config(&self) -> &LlamaConfig {
+    pub fn config(&self) -> &DecoderConfig {
         &self.config
     }
 

@@ -4,6 +4,7 @@
 
 mod folder;
 
+mod architecture;
 mod config;
 mod config_fields;
 mod generation;
@@ -25,7 +26,7 @@ mod template;
 mod template_source;
 mod to_json;
 
-pub use config::LlamaConfig;
+pub use config::{Activation, DecoderConfig, LayerConfig, RopeConfig};
 pub use config_fields::ConfigError;
 pub use fingerprint::FingerprintError;
 pub use folder::{FolderError, ModelFolder};

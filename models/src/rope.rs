@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::config::POSITIONS_MAX;
+use crate::config::{POSITIONS_MAX, RopeConfig};
 use crate::config_fields::{ConfigError, ConfigFields};
 
 /// How rotary frequencies are stretched beyond the length that a model was first trained on.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Long wavelengths are divided by `factor`, short ones kept, those between interpolated (Llama 3.1).
     Llama3 {
@@ -25,43 +25,149 @@ pub enum RopeScaling {
         /// Divisor of all frequencies.
         factor: f64,
     },
+    /// Pairs that turn seldom within the first training's length are divided by `factor`, those that turn often are kept, those
+    /// between interpolated. Source: YaRN, arXiv:2309.00071.
+    Yarn {
+        /// Divisor of the low frequencies.
+        factor: f64,
+        /// Turns above which a pair is kept.
+        beta_fast: f64,
+        /// Turns below which a pair is divided.
+        beta_slow: f64,
+        /// Whether the first and last pair between are rounded outwards to whole pairs.
+        truncate: bool,
+        /// Length in tokens of the first training.
+        original_max_position_embeddings: u32,
+        /// Cosines and sines are multiplied by this.
+        attention_factor: f64,
+    },
+    /// Each frequency is divided by a factor of its own. Sequences are no longer than the first training, since for longer ones
+    /// all keys would have to be turned by other factors. Source: LongRoPE, arXiv:2402.13753.
+    LongRope {
+        /// Divisors: `[rotary_dim / 2]`.
+        short_factor: Vec<f64>,
+        /// Cosines and sines are multiplied by this.
+        attention_factor: f64,
+    },
 }
 
-/// Reads `rope_theta` and the scaling of a model with `max_position_embeddings` positions.
+/// The rotary embedding of a model.
+pub(crate) struct Rope {
+    pub(crate) config: RopeConfig,
+    /// Elements of a head that are turned.
+    pub(crate) rotary_dim: usize,
+    /// Longest sequence.
+    pub(crate) positions: usize,
+}
+
+/// How an architecture's rotary embedding may differ from a plain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rotary {
+    /// All of a head is turned, and alike in all layers.
+    Whole,
+    /// A part of each head is turned where `partial_rotary_factor` says so.
+    Partial,
+    /// `rope_parameters` may have one for each type of layer.
+    ByLayerType,
+}
+
+/// Reads the rotary embedding, of layers of full attention where they are told apart; absent fields are those of `usual`, whose
+/// `rotary_dim` is a whole head.
 ///
 /// Up to transformers 4, `rope_theta` stands beside `rope_scaling`, whose kind is `rope_type` or `type`; from
 /// 5 on all of it is in `rope_parameters`. As there, `rope_scaling` wins when both are given.
-pub(crate) fn read_rope(
-    fields: &ConfigFields,
-    max_position_embeddings: usize,
-) -> Result<(f64, Option<RopeScaling>), ConfigError> {
-    let theta = fields.positive("rope_theta")?.unwrap_or(10_000.0);
-    fields.only("partial_rotary_factor", &[json!(1), json!(1.0)])?;
-
+pub(crate) fn read_rope(fields: &ConfigFields, usual: &Rope, rotary: Rotary) -> Result<Rope, ConfigError> {
+    let rope = Rope {
+        config: RopeConfig {
+            theta: fields.positive("rope_theta")?.unwrap_or(usual.config.theta),
+            scaling: None,
+        },
+        rotary_dim: read_rotary_dim(fields, usual.rotary_dim, rotary)?.unwrap_or(usual.rotary_dim),
+        positions: usual.positions,
+    };
     let legacy = fields.object("rope_scaling")?.filter(|table| !table.is_empty());
     let Some(table) = legacy.map_or_else(|| fields.object("rope_parameters"), |table| Ok(Some(table)))?
     else {
-        return Ok((theta, None));
+        return Ok(rope);
     };
-    table.only("partial_rotary_factor", &[json!(1), json!(1.0)])?;
-    if let Some((layer_type, parameters)) = table.objects().next() {
-        return Err(table.unsupported(layer_type, parameters)); // a rotary embedding for each type of layer
+    match table.objects().next() {
+        None => read_table(fields, &table, rope, (usual.rotary_dim, rotary)),
+        Some(_) if rotary == Rotary::ByLayerType => match table.object("full_attention")? {
+            Some(table) => read_table(fields, &table, rope, (usual.rotary_dim, rotary)),
+            None => Ok(rope),
+        },
+        Some((layer_type, parameters)) => Err(table.unsupported(layer_type, parameters)),
     }
-    let original = fields.whole("original_max_position_embeddings", 1..=POSITIONS_MAX)?;
-    let scaling = read_scaling(&table, original, max_position_embeddings)?;
-    Ok((table.positive("rope_theta")?.unwrap_or(theta), scaling))
 }
 
+/// Reads the rotary embedding of layers of type `sliding_attention`, of an architecture that has one of their own.
+pub(crate) fn read_local_rope(fields: &ConfigFields, theta: f64) -> Result<RopeConfig, ConfigError> {
+    let mut local =
+        RopeConfig { theta: fields.positive("rope_local_base_freq")?.unwrap_or(theta), scaling: None };
+    let Some(table) = fields.object("rope_parameters")? else { return Ok(local) };
+    let Some(table) = table.object("sliding_attention")? else { return Ok(local) };
+    table.only("rope_type", &[json!("default")])?;
+    local.theta = table.positive("rope_theta")?.unwrap_or(local.theta);
+    Ok(local)
+}
+
+/// `rope` as `table` changes it.
+fn read_table(
+    fields: &ConfigFields,
+    table: &ConfigFields,
+    mut rope: Rope,
+    (head_dim, rotary): (usize, Rotary),
+) -> Result<Rope, ConfigError> {
+    rope.config.theta = table.positive("rope_theta")?.unwrap_or(rope.config.theta);
+    if let Some(rotary_dim) = read_rotary_dim(table, head_dim, rotary)? {
+        rope.rotary_dim = rotary_dim;
+    }
+    let own = table.whole("original_max_position_embeddings", 1..=POSITIONS_MAX)?;
+    let original = fields.whole("original_max_position_embeddings", 1..=POSITIONS_MAX)?.or(own);
+    let original = original.unwrap_or(rope.positions);
+    rope.config.scaling = read_scaling(table, &rope, original)?;
+    match &rope.config.scaling {
+        Some(RopeScaling::LongRope { .. }) => rope.positions = rope.positions.min(original),
+        Some(RopeScaling::Yarn { factor, .. }) => {
+            let stretched = (factor * original as f64).min(POSITIONS_MAX as f64) as usize;
+            rope.positions = rope.positions.max(stretched);
+        }
+        _ => {}
+    }
+    Ok(rope)
+}
+
+/// The share of a head that is turned, as elements; none where it is not given.
+fn read_rotary_dim(
+    fields: &ConfigFields,
+    head_dim: usize,
+    rotary: Rotary,
+) -> Result<Option<usize>, ConfigError> {
+    if rotary != Rotary::Partial {
+        fields.only("partial_rotary_factor", &[json!(1), json!(1.0)])?;
+    }
+    let Some(share) = fields.positive("partial_rotary_factor")? else { return Ok(None) };
+    let rotary_dim = (head_dim as f64 * share) as usize;
+    if share <= 1.0 && rotary_dim > 0 && rotary_dim.is_multiple_of(2) {
+        return Ok(Some(rotary_dim));
+    }
+    let expected = format!("a share of heads of {head_dim} elements that is an even number of them");
+    Err(fields.invalid("partial_rotary_factor", &json!(share), &expected))
+}
+
+/// `rope` is without scaling, `original` the length of the first training.
 fn read_scaling(
     table: &ConfigFields,
-    original: Option<usize>,
-    max_position_embeddings: usize,
+    rope: &Rope,
+    original: usize,
 ) -> Result<Option<RopeScaling>, ConfigError> {
     let required = |field: &str| table.positive(field)?.ok_or_else(|| table.missing(field));
     let kind_field = if table.get("rope_type").is_some() { "rope_type" } else { "type" };
     match table.string(kind_field)? {
         None | Some("default") => Ok(None),
         Some("linear") => Ok(Some(RopeScaling::Linear { factor: required("factor")? })),
+        // Up to `max_position_embeddings`, beyond which no sequence goes, the frequencies are those without scaling.
+        Some("dynamic") => required("factor").map(|_| None),
         Some("llama3") => {
             let low_freq_factor = required("low_freq_factor")?;
             let high_freq_factor = required("high_freq_factor")?;
@@ -69,14 +175,47 @@ fn read_scaling(
                 let expected = format!("more than the low_freq_factor of {low_freq_factor}");
                 return Err(table.invalid("high_freq_factor", &json!(high_freq_factor), &expected));
             }
-            let own = table.whole("original_max_position_embeddings", 1..=POSITIONS_MAX)?;
             Ok(Some(RopeScaling::Llama3 {
                 factor: required("factor")?,
                 low_freq_factor,
                 high_freq_factor,
-                original_max_position_embeddings: original.or(own).unwrap_or(max_position_embeddings) as u32,
+                original_max_position_embeddings: original as u32,
             }))
         }
+        Some("yarn") => read_yarn(table, rope, original).map(Some),
+        Some("longrope" | "su") => read_longrope(table, rope, original).map(Some),
         Some(other) => Err(table.unsupported(kind_field, &json!(other))),
     }
+}
+
+/// Source of the defaults: `_compute_yarn_parameters` of transformers.
+fn read_yarn(table: &ConfigFields, rope: &Rope, original: usize) -> Result<RopeScaling, ConfigError> {
+    let factor = table.positive("factor")?.unwrap_or(rope.positions as f64 / original as f64);
+    let growth = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+    let scales = (table.not_negative("mscale")?, table.not_negative("mscale_all_dim")?);
+    let usual = match scales {
+        (Some(scale), Some(all)) if scale > 0.0 && all > 0.0 => growth(scale) / growth(all),
+        _ => growth(1.0),
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        beta_fast: table.positive("beta_fast")?.unwrap_or(32.0),
+        beta_slow: table.positive("beta_slow")?.unwrap_or(1.0),
+        truncate: table.bool("truncate")?.unwrap_or(true),
+        original_max_position_embeddings: original as u32,
+        attention_factor: table.positive("attention_factor")?.unwrap_or(usual),
+    })
+}
+
+/// Source of the defaults: `_compute_longrope_parameters` of transformers.
+fn read_longrope(table: &ConfigFields, rope: &Rope, original: usize) -> Result<RopeScaling, ConfigError> {
+    let pairs = rope.rotary_dim / 2;
+    let short_factor =
+        table.positives("short_factor", pairs)?.ok_or_else(|| table.missing("short_factor"))?;
+    let factor = table.positive("factor")?.unwrap_or(rope.positions as f64 / original as f64);
+    let usual = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+    Ok(RopeScaling::LongRope {
+        short_factor,
+        attention_factor: table.positive("attention_factor")?.unwrap_or(usual),
+    })
 }

@@ -1,4 +1,4 @@
-"""Makes the golden files of the Llama forward pass: tiny random checkpoints with the logits transformers gives them.
+"""Makes the golden files of the forward pass: tiny random checkpoints with the logits transformers gives them.
 
     make goldens     # which is: .deps/python/bin/python stages/shard-forward/goldens/make.py
 
@@ -6,6 +6,7 @@ Each folder holds a checkpoint (`config.json`, `model.safetensors`, f32) and `ex
 
     input_ids.i   [n_tokens]                i64   the prompt
     logits.i      [n_stored, vocab_size]    f32   at its last n_stored positions: at all, unless the prompt is long
+    bf16_logits.i [n_stored, vocab_size]    f32   the same by transformers in bf16, which says how much that changes
     greedy.i      [24]                      i64   what follows it greedily; an end-of-sequence id does not end it
 
 The metadata of `expected.safetensors` says where it came from. A prompt is drawn again when one of its greedy choices
@@ -14,6 +15,7 @@ is closer than `MARGIN_MIN`, so that another order of additions does not change 
 
 import json
 import platform
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +46,23 @@ COMMON = {
     "initializer_range": INITIALIZER_RANGE,
     "torch_dtype": "float32",
 }
+
+SMALL = {
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+SMOLLM3 = {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "pad_token_id": 0}
+GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "pad_token_id": 0}
+GEMMA2 = {**GEMMA, "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2"}
+GEMMA3 = {**GEMMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 0}
 
 
 @dataclass(frozen=True)
@@ -117,33 +136,182 @@ GOLDENS = (
             "mlp_bias": True,
         },
     ),
+    Golden(
+        "linear-rope",
+        seed=5,
+        config={**SMALL, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        prompt_lengths=(7, 300),
+    ),
+    # Up to `max_position_embeddings` its frequencies are plain ones.
+    Golden(
+        "dynamic-rope",
+        seed=6,
+        config={**SMALL, "max_position_embeddings": 300, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        prompt_lengths=(7, 270),
+    ),
+    Golden(
+        "yarn-rope",
+        seed=7,
+        config={
+            **SMALL,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 160},
+            "max_position_embeddings": 640,
+        },
+        prompt_lengths=(7, 600),
+    ),
+    Golden(
+        "mistral",
+        seed=8,
+        config={**MISTRAL, **SMALL, "head_dim": 24, "sliding_window": 20},
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden("mistral-v3", seed=9, config={**MISTRAL, **SMALL, "sliding_window": None, "rope_theta": 1000000.0}),
+    Golden(
+        "qwen2",
+        seed=10,
+        config={
+            **QWEN2,
+            **SMALL,
+            "use_sliding_window": True,
+            "sliding_window": 17,
+            "max_window_layers": 1,
+            "tie_word_embeddings": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden("qwen2-full", seed=11, config={**QWEN2, **SMALL, "num_key_value_heads": 1, "use_sliding_window": False}),
+    Golden(
+        "qwen3",
+        seed=12,
+        config={**QWEN3, **SMALL, "head_dim": 32, "tie_word_embeddings": True},
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden(
+        "qwen3-biases",
+        seed=13,
+        config={
+            **QWEN3,
+            **SMALL,
+            "head_dim": 16,
+            "num_key_value_heads": 4,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    Golden(
+        "smollm3",
+        seed=14,
+        config={
+            **SMOLLM3,
+            **SMALL,
+            "num_hidden_layers": 4,
+            "intermediate_size": 40,
+            "rope_theta": 50000.0,
+            "tie_word_embeddings": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden(
+        "smollm3-windows",
+        seed=15,
+        config={
+            **SMOLLM3,
+            **SMALL,
+            "no_rope_layers": [0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": 12,
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    ),
+    Golden(
+        "phi3",
+        seed=16,
+        config={**PHI3, **SMALL, "sliding_window": 30},
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    # Up to the original length the short factors hold.
+    Golden(
+        "phi3-longrope",
+        seed=17,
+        config={
+            **PHI3,
+            **SMALL,
+            "partial_rotary_factor": 0.75,
+            "max_position_embeddings": 2560,
+            "original_max_position_embeddings": 320,
+            "tie_word_embeddings": True,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0, 1.05, 1.1, 1.3, 1.7, 2.2],
+                "long_factor": [1.0, 1.5, 3.0, 6.0, 8.0, 8.0],
+            },
+        },
+        prompt_lengths=(1, 7, 33, 290),
+    ),
+    Golden(
+        "gemma2",
+        seed=18,
+        config={
+            **GEMMA2,
+            **SMALL,
+            "head_dim": 24,
+            "query_pre_attn_scalar": 40,
+            "sliding_window": 20,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 8.0,
+            "tie_word_embeddings": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden(
+        "gemma3",
+        seed=19,
+        config={
+            **GEMMA3,
+            **SMALL,
+            "num_hidden_layers": 4,
+            "intermediate_size": 40,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 12,
+            "sliding_window_pattern": 3,
+            "rope_theta": 100000.0,
+            "rope_local_base_freq": 5000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+            "tie_word_embeddings": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
 )
 
 
-def load(folder: Path):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+def load(folder: Path, dtype: torch.dtype):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
 
 def write_checkpoint(golden: Golden, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**COMMON, **golden.config}, indent=2) + "\n")
     torch.manual_seed(golden.seed)
-    llama = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     with torch.no_grad():
-        for weight in llama.parameters():
+        for weight in model.parameters():
             if weight.dim() == 1:  # norms start as ones and biases as zeros, which would hide a missing one
                 weight.add_(torch.randn_like(weight) * 0.3)
-    weights = {name: weight.contiguous() for name, weight in llama.state_dict().items()}
+    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     if golden.config["tie_word_embeddings"]:
         del weights["lm_head.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def greedy(llama, input_ids: Tensor) -> tuple[Tensor, float]:
+def greedy(model, input_ids: Tensor) -> tuple[Tensor, float]:
     """The ids that follow, without a KV cache, and the smallest lead of a chosen logit over the second."""
     ids, margin = input_ids, float("inf")
     for _ in range(GREEDY_TOKENS):
-        best = llama(ids[None], use_cache=False).logits[0, -1].topk(2)
+        best = model(ids[None], use_cache=False).logits[0, -1].topk(2)
         margin = min(margin, (best.values[0] - best.values[1]).item())
         ids = torch.cat((ids, best.indices[:1]))
     return ids[len(input_ids) :], margin
@@ -151,7 +319,7 @@ def greedy(llama, input_ids: Tensor) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def expected(golden: Golden, folder: Path) -> dict[str, Tensor]:
-    llama = load(folder)
+    model, coarse = load(folder, torch.float32), load(folder, torch.bfloat16)
     generator = torch.Generator().manual_seed(golden.seed)
     tensors: dict[str, Tensor] = {}
     for i, n_tokens in enumerate(golden.prompt_lengths):
@@ -159,12 +327,19 @@ def expected(golden: Golden, folder: Path) -> dict[str, Tensor]:
         margin = 0.0
         while margin < MARGIN_MIN:
             input_ids = torch.randint(3, COMMON["vocab_size"], (n_tokens,), generator=generator)
-            greedy_ids, margin = greedy(llama, input_ids)
+            greedy_ids, margin = greedy(model, input_ids)
         tensors[f"input_ids.{i}"] = input_ids
-        tensors[f"logits.{i}"] = llama(input_ids[None], use_cache=False).logits[0, -n_stored:].contiguous()
+        logits, coarse_logits = (
+            computed(input_ids[None], use_cache=False).logits[0, -n_stored:].float().contiguous()
+            for computed in (model, coarse)
+        )
+        tensors[f"logits.{i}"], tensors[f"bf16_logits.{i}"] = logits, coarse_logits
         tensors[f"greedy.{i}"] = greedy_ids
-        spread = tensors[f"logits.{i}"].std().item()
-        print(f"{golden.name}  {n_tokens:3} tokens  logit std {spread:.2f}  greedy margin {margin:.3f}")
+        off = (coarse_logits - logits).abs().amax(1) / logits.abs().amax(1)
+        print(
+            f"{golden.name}  {n_tokens:3} tokens  logit std {logits.std().item():.2f}  greedy margin {margin:.3f}  "
+            f"bf16 off by {off.max().item():.3f} of a row's largest"
+        )
     return tensors
 
 
@@ -181,8 +356,12 @@ def provenance(golden: Golden) -> str:
 
 
 def main() -> None:
+    """Those that are named, or all."""
     torch.set_num_threads(1)
+    names = sys.argv[1:]
     for golden in GOLDENS:
+        if names and golden.name not in names:
+            continue
         folder = HERE / golden.name
         write_checkpoint(golden, folder)
         tensors = expected(golden, folder)

@@ -6,14 +6,14 @@
 
 use std::path::Path;
 
-use models::{LlamaConfig, Weights};
+use models::{DecoderConfig, Weights};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
 use shard_forward::engine::{
-    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, RowSpec, StepBatch, StepOutput,
+    ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, RowSpec, StepBatch, StepOutput,
 };
 
 const VOCABULARY: u32 = 400;
@@ -23,7 +23,7 @@ const PROMPT_TOKENS: [usize; 4] = [1, 9, 40, 70];
 
 /// A model cut into shards.
 struct Model {
-    shards: Vec<LlamaShard>,
+    shards: Vec<Decoder>,
 }
 
 /// One request and what an undisturbed run gave it.
@@ -107,7 +107,7 @@ fn next(logits: &[u32], position: usize, greedy: bool) -> u32 {
 
 impl Model {
     fn load(folder: &Path, shards: u16, threads: usize, dtype: DType) -> Self {
-        let config = LlamaConfig::from_json(config().as_bytes()).unwrap();
+        let config = DecoderConfig::from_json(config().as_bytes()).unwrap();
         let weights = Weights::open(folder).unwrap();
         let plan = LayerPlan::even(LAYERS, shards).unwrap();
         let options = EngineOptions {
@@ -118,7 +118,7 @@ impl Model {
             threads: Some(threads),
             deterministic: true,
         };
-        let load = |shard| LlamaShard::from_weights(&config, &weights, &plan, shard, &options).unwrap();
+        let load = |shard| Decoder::from_weights(&config, &weights, &plan, shard, &options).unwrap();
         Self { shards: (0..shards).map(load).collect() }
     }
 

@@ -9,7 +9,7 @@ use schemas::SequenceId;
 use schemas::hidden::Slice;
 use schemas::logits::Row;
 use schemas::request::Sampling;
-use shard_forward::engine::{Engine, LlamaShard, RowOutput, RowSpec, StepBatch, StepOutput};
+use shard_forward::engine::{Decoder, Engine, RowOutput, RowSpec, StepBatch, StepOutput};
 
 use crate::bench::direct;
 
@@ -18,7 +18,7 @@ const CANDIDATES: u32 = 64;
 
 /// A whole model that answers.
 pub struct Answerer {
-    engine: LlamaShard,
+    engine: Decoder,
     last_sequence: u64,
 }
 

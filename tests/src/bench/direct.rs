@@ -15,7 +15,7 @@ use schemas::request::{Context, Generation, Sampling, Stop};
 use schemas::{InstanceId, RouteId, SequenceId, SessionId};
 use serde::{Deserialize, Serialize};
 use shard_forward::engine::{
-    Engine, EngineOptions, LayerPlan, LlamaShard, RowOutput, RowSpec, StepBatch, StepOutput,
+    Decoder, Engine, EngineOptions, LayerPlan, RowOutput, RowSpec, StepBatch, StepOutput,
 };
 
 use crate::bench::arrivals::Arrivals;
@@ -26,7 +26,7 @@ const WARM_UP_STEPS: u32 = 16;
 
 /// The model whole, with the functions of the stages behind it.
 pub struct Direct {
-    engine: LlamaShard,
+    engine: Decoder,
     tokenizer: Arc<Tokenizer>,
     /// Rows of one step, as the pipeline bounds them.
     rows_max: usize,
@@ -50,7 +50,7 @@ pub fn measure(pipeline: &Pipeline, work: &Workload) -> anyhow::Result<DirectRep
 }
 
 /// Loads all layers of `pipeline`'s model into one engine, with its settings, and has the kernels compiled.
-pub fn load_engine(pipeline: &Pipeline) -> anyhow::Result<LlamaShard> {
+pub fn load_engine(pipeline: &Pipeline) -> anyhow::Result<Decoder> {
     let settings = &pipeline.stages.shard_forward;
     let folder = ModelFolder::open(&pipeline.path)?;
     let options = EngineOptions {
@@ -62,7 +62,7 @@ pub fn load_engine(pipeline: &Pipeline) -> anyhow::Result<LlamaShard> {
         deterministic: settings.deterministic,
     };
     let whole = LayerPlan::even(folder.config().num_hidden_layers as u32, 1)?;
-    let mut engine = LlamaShard::load(&folder, &whole, 0, &options)?;
+    let mut engine = Decoder::load(&folder, &whole, 0, &options)?;
     engine.warm_up(settings.step_tokens as usize, settings.max_sequences as usize)?;
     Ok(engine)
 }

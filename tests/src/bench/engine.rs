@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use models::{LlamaConfig, Weights};
+use models::{DecoderConfig, Weights};
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
 use shard_forward::engine::{
-    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, RowSpec, StepBatch, StepOutput,
+    ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, RowSpec, StepBatch, StepOutput,
 };
 
 use super::engine_report::{Costs, DecodeFigures, EngineReport, PrefillFigures};
@@ -46,7 +46,7 @@ impl EngineBench {
         let limits = Limits::measure(device);
         let config = self.model.join("config.json");
         let text = std::fs::read(&config).with_context(|| format!("`{}`", config.display()))?;
-        let config = LlamaConfig::from_json(&text)?;
+        let config = DecoderConfig::from_json(&text)?;
         let mut engine = self.load(&config)?;
         let costs = Costs::of(&config);
         let decode = self.batches.iter().map(|&batch| {
@@ -71,7 +71,7 @@ impl EngineBench {
         })
     }
 
-    fn load(&self, config: &LlamaConfig) -> anyhow::Result<LlamaShard> {
+    fn load(&self, config: &DecoderConfig) -> anyhow::Result<Decoder> {
         let batch = self.batches.iter().max().copied().unwrap_or(1);
         let decoding = batch * (self.context + self.steps + 1).next_multiple_of(BLOCK_TOKENS);
         let prompt = self.prefills.iter().max().copied().unwrap_or(0);
@@ -85,13 +85,13 @@ impl EngineBench {
         };
         let whole = LayerPlan::even(config.num_hidden_layers as u32, 1)?;
         let weights = Weights::open(&self.model)?;
-        let mut engine = LlamaShard::from_weights(config, &weights, &whole, 0, &options)?;
+        let mut engine = Decoder::from_weights(config, &weights, &whole, 0, &options)?;
         engine.warm_up(PREFILL_ROWS.max(prompt) as usize, batch as usize)?;
         Ok(engine)
     }
 
     /// Tokens a second of each round. Every round starts where the prompts end: the engine cuts sequences back.
-    fn decode(&self, engine: &mut LlamaShard, batch: u32) -> anyhow::Result<Vec<f64>> {
+    fn decode(&self, engine: &mut Decoder, batch: u32) -> anyhow::Result<Vec<f64>> {
         let prompts = prompts(engine, batch, self.context);
         let prompts_a_step = (PREFILL_ROWS / self.context).max(1) as usize;
         let slices: Vec<Slice> = (0..).zip(prompts).map(|(sequence, ids)| slice(sequence, 0, ids)).collect();
@@ -115,7 +115,7 @@ impl EngineBench {
     }
 
     /// Tokens a second of each round.
-    fn prefill(&self, engine: &mut LlamaShard, tokens: u32) -> anyhow::Result<Vec<f64>> {
+    fn prefill(&self, engine: &mut Decoder, tokens: u32) -> anyhow::Result<Vec<f64>> {
         let [prompt] = &prompts(engine, 1, tokens)[..] else { bail!("one prompt was asked for") };
         let slices = [slice(0, 0, prompt.clone())];
         let mut round = || {
@@ -129,7 +129,7 @@ impl EngineBench {
     }
 }
 
-fn prompts(engine: &LlamaShard, batch: u32, tokens: u32) -> Vec<Vec<u32>> {
+fn prompts(engine: &Decoder, batch: u32, tokens: u32) -> Vec<Vec<u32>> {
     let vocabulary = engine.vocabulary();
     Workload { batch, prompt_tokens: tokens, steps: 0, round: 0, vocabulary }.prompts()
 }
@@ -139,7 +139,7 @@ fn slice(sequence: u64, start: u32, ids: Vec<u32>) -> Slice {
 }
 
 /// The most probable id behind each slice. It is on the host when this returns, so the step is over.
-fn greedy_step(engine: &mut LlamaShard, slices: &[Slice]) -> anyhow::Result<Vec<u32>> {
+fn greedy_step(engine: &mut Decoder, slices: &[Slice]) -> anyhow::Result<Vec<u32>> {
     let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
     let specs = vec![greedy; slices.len()];
     let StepOutput::Rows(rows) = engine.forward(&StepBatch { slices, overlays: &[], rows: &specs }, None)?

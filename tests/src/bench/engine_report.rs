@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use models::LlamaConfig;
+use models::DecoderConfig;
 use serde::Serialize;
 
 use super::limits::Limits;
@@ -63,7 +63,7 @@ pub struct PrefillFigures {
 
 impl Costs {
     /// Of a model in bf16.
-    pub fn of(config: &LlamaConfig) -> Self {
+    pub fn of(config: &DecoderConfig) -> Self {
         let (hidden, head_dim) = (config.hidden_size as f64, config.head_dim as f64);
         let (heads, kv_heads) = (config.num_attention_heads as f64, config.num_key_value_heads as f64);
         let layers = config.num_hidden_layers as f64;

@@ -6,18 +6,19 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use kernels::attention::{Cache, Sight, attend};
+use kernels::attention::{Cache, Scoring as Scores, Sight, attend};
 use kernels::element::Element;
 use kernels::matrix::Matrix;
-use kernels::rows::{Angles, add, rms_norm, rotate, swiglu};
+use kernels::rows::{Angles, Gate, add, gated, rms_norm, rotate, softcap};
 use kernels::threads::Threads;
+use models::Activation;
 use schemas::SequenceId;
 use schemas::hidden::Slice;
 use tch::{Kind, Tensor};
 
 use super::kv::KvCache;
 use super::memory::{Stored, elements, fill};
-use super::ops::{Attention, Linear, Ops};
+use super::ops::{Attention, Linear, Ops, Scoring};
 use super::rope::Rotation;
 use super::weights::{Weight, drop_pages};
 
@@ -37,12 +38,15 @@ struct ExactLinear<E: Element> {
 /// What each row of the step sees.
 struct ExactAttention<E> {
     rows: Vec<Row>,
+    scoring: Scores,
     threads: Arc<Threads>,
     element: PhantomData<fn() -> E>,
 }
 
 struct Row {
     sequence: SequenceId,
+    /// From which token on it sees.
+    first: u32,
     /// Up to the row's own.
     tokens: u32,
 }
@@ -67,30 +71,63 @@ impl<E: Element + Stored> Ops for Exact<E> {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, epsilon: f64) -> Tensor {
-        let weight = elements::<E>(weight.tensor());
-        fill(&x.size(), |out| rms_norm(elements(x), weight, epsilon as f32, out, &self.threads))
+        let (weight, epsilon, threads) = (weight.tensor(), epsilon as f32, &self.threads);
+        fill(&x.size(), |out| match (x.kind(), weight.kind()) {
+            (Kind::Float, Kind::Float) => {
+                rms_norm::<f32, f32>(elements(x), elements(weight), epsilon, out, threads)
+            }
+            (Kind::Float, _) => rms_norm::<f32, E>(elements(x), elements(weight), epsilon, out, threads),
+            (_, Kind::Float) => rms_norm::<E, f32>(elements(x), elements(weight), epsilon, out, threads),
+            _ => rms_norm::<E, E>(elements(x), elements(weight), epsilon, out, threads),
+        })
     }
 
-    fn rotate(&self, x: &Tensor, heads: i64, rotation: &Rotation) -> Tensor {
+    fn rotate(&self, x: &Tensor, rotation: &Rotation) -> Tensor {
         let (cos, sin) = rotation.tables();
-        let head_dim = x.size()[2] as usize;
-        let angles = Angles { cos: elements(cos), sin: elements(sin), head_dim };
-        fill(&[x.size()[0], heads, x.size()[2]], |out| rotate(elements(x), &angles, out, &self.threads))
+        let (head_dim, rotary_dim) = (x.size()[2] as usize, cos.size()[2] as usize);
+        let angles = Angles { cos: elements(cos), sin: elements(sin), rotary_dim, head_dim };
+        let x = x.contiguous();
+        fill(&x.size(), |out| rotate(elements(&x), &angles, out, &self.threads))
     }
 
-    fn attention(&self, slices: &[Slice], _: &KvCache) -> Box<dyn Attention> {
+    fn attention(
+        &self,
+        slices: &[Slice],
+        _: &KvCache,
+        window: Option<u32>,
+        scoring: Scoring,
+    ) -> Box<dyn Attention> {
         let rows = slices.iter().flat_map(|slice| {
             let end = slice.start + slice.ids.len() as u32;
-            (slice.start + 1..=end).map(|tokens| Row { sequence: slice.sequence, tokens })
+            let first = |tokens: u32| window.map_or(0, |window| tokens.saturating_sub(window));
+            (slice.start + 1..=end).map(move |tokens| Row {
+                sequence: slice.sequence,
+                first: first(tokens),
+                tokens,
+            })
         });
         let (rows, threads) = (rows.collect(), self.threads.clone());
-        Box::new(ExactAttention::<E> { rows, threads, element: PhantomData })
+        let scoring =
+            Scores { scale: scoring.scale as f32, softcap: scoring.softcap.map(|softcap| softcap as f32) };
+        Box::new(ExactAttention::<E> { rows, scoring, threads, element: PhantomData })
     }
 
-    fn swiglu(&self, gate_up: &Tensor) -> Tensor {
+    fn gated(&self, gate_up: &Tensor, activation: Activation) -> Tensor {
         let [rows, both] = gate_up.size()[..] else { unreachable!("gate and up are a matrix") };
         let width = both / 2;
-        fill(&[rows, width], |out| swiglu(elements(gate_up), width as usize, out, &self.threads))
+        let gate = match activation {
+            Activation::Silu => Gate::Silu,
+            Activation::GeluTanh => Gate::GeluTanh,
+        };
+        fill(&[rows, width], |out| gated(elements(gate_up), width as usize, gate, out, &self.threads))
+    }
+
+    fn add(&self, to: Tensor, y: &Tensor) -> Tensor {
+        fill::<E>(&to.size(), |out| add(elements(&to), elements(y), out, &self.threads))
+    }
+
+    fn softcap(&self, logits: Tensor, cap: f64) -> Tensor {
+        fill(&logits.size(), |out| softcap(elements(&logits), cap as f32, out, &self.threads))
     }
 }
 
@@ -114,10 +151,14 @@ impl<E: Element + Stored> Attention for ExactAttention<E> {
             block_tokens: kv.blocks.block_tokens() as usize,
             head_dim: q.size()[2] as usize,
         };
-        let sight = |row: &Row| Sight { blocks: kv.blocks.table(row.sequence), tokens: row.tokens as usize };
+        let sight = |row: &Row| Sight {
+            blocks: kv.blocks.table(row.sequence),
+            first: row.first as usize,
+            tokens: row.tokens as usize,
+        };
         let sights: Vec<Sight<'_>> = self.rows.iter().map(sight).collect();
         let q = q.contiguous();
         let shape = [q.size()[0], q.size()[1] * q.size()[2]];
-        fill(&shape, |out| attend(elements(&q), &cache, &sights, out, &self.threads))
+        fill(&shape, |out| attend(elements(&q), &cache, &sights, &self.scoring, out, &self.threads))
     }
 }

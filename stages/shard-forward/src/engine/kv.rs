@@ -79,12 +79,13 @@ impl KvCache {
         let _ = pool.index_copy_(0, slots, &keys_values.view([-1, self.head_dim]).to_kind(pool.kind()));
     }
 
-    /// Where the keys and values of `sequences` are, `n_blocks` blocks each; one with fewer repeats its first.
-    pub(super) fn gather_index(&self, sequences: &[SequenceId], n_blocks: usize) -> Tensor {
+    /// Where the keys and values of `sequences` are, `n_blocks` blocks each from the given one on; where there are fewer, one is
+    /// repeated.
+    pub(super) fn gather_index(&self, sequences: &[(SequenceId, usize)], n_blocks: usize) -> Tensor {
         // Each block's run for the first head.
         let mut firsts = Vec::with_capacity(sequences.len() * n_blocks);
-        for sequence in sequences {
-            let blocks = self.blocks.table(*sequence);
+        for (sequence, first) in sequences {
+            let blocks = &self.blocks.table(*sequence)[*first..];
             let block = |i| *blocks.get(i).unwrap_or(&blocks[0]);
             firsts.extend((0..n_blocks).map(|i| self.first_run(block(i))));
         }

@@ -1,12 +1,13 @@
 //! A layer's arithmetic by libtorch: the quickest there is, but the last bits of a row may depend on how many rows are
 //! computed with it and on the number of threads.
 
+use models::Activation;
 use schemas::hidden::Slice;
 use tch::{Device, Kind, Tensor};
 
 use super::attention::AttentionPlan;
 use super::kv::KvCache;
-use super::ops::{Attention, Linear, Ops};
+use super::ops::{Attention, Linear, Ops, Scoring};
 use super::rope::Rotation;
 use super::weights::Weight;
 
@@ -35,20 +36,42 @@ impl Ops for Libtorch {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Weight, epsilon: f64) -> Tensor {
-        x.rms_norm(weight.tensor().size(), Some(weight.tensor()), epsilon)
+        let weight = weight.tensor();
+        if weight.kind() == x.kind() {
+            return x.rms_norm(weight.size(), Some(weight), epsilon);
+        }
+        x.to_kind(weight.kind()).rms_norm(weight.size(), Some(weight), epsilon).to_kind(x.kind())
     }
 
-    fn rotate(&self, x: &Tensor, heads: i64, rotation: &Rotation) -> Tensor {
-        rotation.apply(&x.narrow(1, 0, heads))
+    fn rotate(&self, x: &Tensor, rotation: &Rotation) -> Tensor {
+        rotation.apply(x)
     }
 
-    fn attention(&self, slices: &[Slice], kv: &KvCache) -> Box<dyn Attention> {
-        Box::new(AttentionPlan::new(slices, kv, (self.kind, self.device)))
+    fn attention(
+        &self,
+        slices: &[Slice],
+        kv: &KvCache,
+        window: Option<u32>,
+        scoring: Scoring,
+    ) -> Box<dyn Attention> {
+        Box::new(AttentionPlan::new(slices, kv, window, scoring, (self.kind, self.device)))
     }
 
-    fn swiglu(&self, gate_up: &Tensor) -> Tensor {
+    fn gated(&self, gate_up: &Tensor, activation: Activation) -> Tensor {
         let halves = gate_up.chunk(2, 1);
-        halves[0].silu() * &halves[1]
+        let gate = match activation {
+            Activation::Silu => halves[0].silu(),
+            Activation::GeluTanh => halves[0].gelu("tanh"),
+        };
+        gate * &halves[1]
+    }
+
+    fn add(&self, to: Tensor, y: &Tensor) -> Tensor {
+        to + y
+    }
+
+    fn softcap(&self, logits: Tensor, cap: f64) -> Tensor {
+        (logits / cap).tanh() * cap
     }
 }
 

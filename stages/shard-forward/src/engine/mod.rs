@@ -8,7 +8,7 @@ mod plan;
 mod blocks;
 mod echo;
 
-mod llama;
+mod decoder;
 
 mod device_rows;
 mod kv;
@@ -26,8 +26,8 @@ mod memory;
 mod message;
 
 pub use blocks::OutOfBlocks;
+pub use decoder::{Decoder, EngineOptions};
 pub use device::{ComputeDevice, DeviceError};
 pub use echo::Echo;
-pub use llama::{EngineOptions, LlamaShard};
 pub use plan::{LayerPlan, PlanError};
 pub use step::{Engine, Overlay, RowError, RowOutput, RowSpec, StepBatch, StepOutput};

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use models::Activation;
 use schemas::hidden::Slice;
 use tch::{Kind, Tensor};
 
@@ -18,18 +19,41 @@ pub(super) trait Ops: Debug + Send {
     /// A linear layer of these weights.
     fn linear(&self, weight: Weight, bias: Option<Weight>) -> Box<dyn Linear>;
 
-    /// Divides each row of `x`, `[rows, hidden_size]`, by its root mean square, in f32, and scales it by `weight`.
+    /// Divides each row of `x`, `[.., width]`, by its root mean square, in f32, and scales it by `weight`, `[width]`. `x` is
+    /// contiguous, in either dtype; `weight` is in the engine's or in f32.
     /// Source: arXiv:1910.07467, eq. 4.
     fn rms_norm(&self, x: &Tensor, weight: &Weight, epsilon: f64) -> Tensor;
 
-    /// Rotates the first `heads` heads of `x`, `[rows, n_heads, head_dim]`, by the rows' positions.
-    fn rotate(&self, x: &Tensor, heads: i64, rotation: &Rotation) -> Tensor;
+    /// Rotates `x`, `[rows, n_heads, head_dim]`, by the rows' positions.
+    fn rotate(&self, x: &Tensor, rotation: &Rotation) -> Tensor;
 
-    /// How the rows of a step, for which `kv` has made room, will attend.
-    fn attention(&self, slices: &[Slice], kv: &KvCache) -> Box<dyn Attention>;
+    /// How the rows of a step, for which `kv` has made room, will attend: each to its last `window` tokens, its own included, or
+    /// to all.
+    fn attention(
+        &self,
+        slices: &[Slice],
+        kv: &KvCache,
+        window: Option<u32>,
+        scoring: Scoring,
+    ) -> Box<dyn Attention>;
 
-    /// `silu(gate) * up`: `[rows, 2 * intermediate_size]`, gate and up side by side → `[rows, intermediate_size]`.
-    fn swiglu(&self, gate_up: &Tensor) -> Tensor;
+    /// `activation(gate) * up`: `[rows, 2 * intermediate_size]`, gate and up side by side → `[rows, intermediate_size]`.
+    fn gated(&self, gate_up: &Tensor, activation: Activation) -> Tensor;
+
+    /// Hidden states `to` with `y` of the same shape, in [`Ops::between`], added to them.
+    fn add(&self, to: Tensor, y: &Tensor) -> Tensor;
+
+    /// Logits bent smoothly into ± `cap`: `cap * tanh(x / cap)`.
+    fn softcap(&self, logits: Tensor, cap: f64) -> Tensor;
+}
+
+/// How products of queries and keys become scores.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scoring {
+    /// They are multiplied by this,
+    pub(super) scale: f64,
+    /// then bent smoothly into ± this.
+    pub(super) softcap: Option<f64>,
 }
 
 /// `y = x Wᵀ + b`.
@@ -44,7 +68,7 @@ pub(super) trait Linear: Debug + Send {
     fn warm_up(&self, _rows: i64) {}
 }
 
-/// How one step's rows attend, the same in every layer.
+/// How one step's rows attend, the same in every layer that sees as far.
 pub(super) trait Attention {
     /// `q`: `[rows, n_heads, head_dim]`; `keys_values`: the rows' own, `[rows, 2 * n_kv_heads, head_dim]`, which the cache has
     /// too. Gives `[rows, n_heads * head_dim]`.

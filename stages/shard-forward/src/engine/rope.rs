@@ -2,28 +2,30 @@
 
 use std::f64::consts::PI;
 
-use models::{LlamaConfig, RopeScaling};
+use models::{RopeConfig, RopeScaling};
 use tch::{Device, Kind, Tensor};
 
 const FIRST_TABLE_POSITIONS: u32 = 512;
 
 /// Cosines and sines by position, made as far as positions have come.
 ///
-/// Pairs are (i, i + head_dim/2), as in the Hugging Face checkpoints, not interleaved as in the paper.
+/// Pairs are (i, i + rotary_dim/2), as in the Hugging Face checkpoints, not interleaved as in the paper.
 /// Source: RoFormer, arXiv:2104.09864, eq. 34.
 #[derive(Debug)]
 pub(super) struct Rope {
-    /// `[head_dim / 2]`, in radians a token.
+    /// `[rotary_dim / 2]`, in radians a token.
     inverse_frequencies: Vec<f32>,
-    /// `[positions, 1, head_dim]`: the cosine of each element's angle.
+    /// What cosines and sines are multiplied by.
+    scale: f32,
+    /// `[positions, 1, rotary_dim]`: the cosine of each element's angle.
     cos: Tensor,
-    /// `[positions, 1, head_dim]`: the sine of each element's angle, negative in the first half.
+    /// `[positions, 1, rotary_dim]`: the sine of each element's angle, negative in the first half.
     sin: Tensor,
     positions: u32,
     kind: Kind,
 }
 
-/// One step's rows of the tables: `[rows, 1, head_dim]` each.
+/// One step's rows of the tables: `[rows, 1, rotary_dim]` each.
 #[derive(Debug)]
 pub(super) struct Rotation {
     cos: Tensor,
@@ -33,11 +35,17 @@ pub(super) struct Rotation {
 
 impl Rope {
     /// Tables in `kind` on `device`.
-    pub(super) fn new(config: &LlamaConfig, kind: Kind, device: Device) -> Self {
-        let inverse_frequencies = inverse_frequencies(config);
+    pub(super) fn new(config: &RopeConfig, rotary_dim: usize, kind: Kind, device: Device) -> Self {
+        let inverse_frequencies = inverse_frequencies(config, rotary_dim);
         let empty = Tensor::zeros([0], (kind, device));
-        let mut rope =
-            Self { inverse_frequencies, cos: empty.shallow_clone(), sin: empty, positions: 0, kind };
+        let scale = match &config.scaling {
+            Some(
+                RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. },
+            ) => *attention_factor as f32,
+            _ => 1.0,
+        };
+        let cos = empty.shallow_clone();
+        let mut rope = Self { inverse_frequencies, scale, cos, sin: empty, positions: 0, kind };
         rope.grow(FIRST_TABLE_POSITIONS);
         rope
     }
@@ -57,14 +65,14 @@ impl Rope {
     /// By f64 functions of f32 angles: an entry has the same bits in tables of any length.
     fn grow(&mut self, positions: u32) {
         let device = self.cos.device();
-        let half = self.inverse_frequencies.len();
+        let (half, scale) = (self.inverse_frequencies.len(), self.scale);
         let mut cos = Vec::with_capacity(2 * half * positions as usize);
         let mut sin = Vec::with_capacity(cos.capacity());
         for position in 0..positions {
             let angles =
                 self.inverse_frequencies.iter().map(|&frequency| f64::from(position as f32 * frequency));
             let (sines, cosines): (Vec<f32>, Vec<f32>) =
-                angles.map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
+                angles.map(|angle| (angle.sin() as f32 * scale, angle.cos() as f32 * scale)).unzip();
             cos.extend(cosines.iter().chain(&cosines));
             sin.extend(sines.iter().map(|sine| -sine).chain(sines.iter().copied()));
         }
@@ -78,24 +86,34 @@ impl Rope {
 }
 
 impl Rotation {
-    /// Cosines and sines of the rows: `[rows, 1, head_dim]` each.
+    /// Cosines and sines of the rows: `[rows, 1, rotary_dim]` each.
     pub(super) fn tables(&self) -> (&Tensor, &Tensor) {
         (&self.cos, &self.sin)
     }
 
     /// Rotates `heads`, `[rows, n_heads, head_dim]`, by the rows' positions into a new contiguous tensor.
     pub(super) fn apply(&self, heads: &Tensor) -> Tensor {
+        let (rotary_dim, head_dim) = (2 * self.half, heads.size()[2]);
+        if rotary_dim < head_dim {
+            let turned = self.turn(&heads.narrow(2, 0, rotary_dim));
+            return Tensor::cat(&[turned, heads.narrow(2, rotary_dim, head_dim - rotary_dim)], 2);
+        }
+        self.turn(heads)
+    }
+
+    fn turn(&self, heads: &Tensor) -> Tensor {
         let swapped = heads.roll([self.half], [-1]);
         (heads * &self.cos).addcmul_(&swapped, &self.sin)
     }
 }
 
 /// Angles a token of each pair, in f32 as transformers has them.
-fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
-    let head_dim = config.head_dim as f32;
-    let theta = config.rope_theta as f32;
-    let plain = (0..config.head_dim / 2).map(|pair| 1.0 / theta.powf(2.0 * pair as f32 / head_dim));
-    match &config.rope_scaling {
+fn inverse_frequencies(config: &RopeConfig, rotary_dim: usize) -> Vec<f32> {
+    let dim = rotary_dim as f32;
+    let theta = config.theta as f32;
+    let waves = (0..rotary_dim / 2).map(|pair| theta.powf(2.0 * pair as f32 / dim));
+    let plain = waves.clone().map(|wave| 1.0 / wave);
+    match &config.scaling {
         None => plain.collect(),
         Some(RopeScaling::Linear { factor }) => plain.map(|frequency| frequency / *factor as f32).collect(),
         Some(RopeScaling::Llama3 {
@@ -108,7 +126,37 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
             let (factor, low, high) = (*factor as f32, *low_freq_factor as f32, *high_freq_factor as f32);
             plain.map(|frequency| llama3(frequency, factor, low, high, context)).collect()
         }
+        Some(RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            truncate,
+            original_max_position_embeddings: original,
+            ..
+        }) => {
+            let pair = |turns| pair_of_turns(config.theta, rotary_dim, f64::from(*original), turns);
+            let (low, high) = (pair(*beta_fast), pair(*beta_slow));
+            let (low, high) = if *truncate { (low.floor(), high.ceil()) } else { (low, high) };
+            let (low, high) = (low.max(0.0), high.min(rotary_dim as f64 - 1.0));
+            let width = if low == high { 0.001 } else { high - low };
+            let divided = |pair: usize| ((pair as f32 - low as f32) / width as f32).clamp(0.0, 1.0);
+            let factor = *factor as f32;
+            let stretch = |(pair, wave): (usize, f32)| {
+                let kept = 1.0 - divided(pair);
+                (1.0 / (factor * wave)) * (1.0 - kept) + (1.0 / wave) * kept
+            };
+            waves.enumerate().map(stretch).collect()
+        }
+        Some(RopeScaling::LongRope { short_factor, .. }) => {
+            waves.zip(short_factor).map(|(wave, factor)| 1.0 / (*factor as f32 * wave)).collect()
+        }
     }
+}
+
+/// The pair, as a real number, that turns this often within `context` tokens. Source: YaRN, arXiv:2309.00071, eq. 17 solved for the
+/// pair.
+fn pair_of_turns(theta: f64, rotary_dim: usize, context: f64, turns: f64) -> f64 {
+    rotary_dim as f64 * (context / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln())
 }
 
 /// Stretches waves that are long against the original context, leaves short ones, and goes over smoothly between.

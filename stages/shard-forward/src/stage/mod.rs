@@ -25,7 +25,7 @@ use pipelines::service::{Loaded, Setup};
 use schemas::presence::Room;
 use schemas::{DType, Role};
 
-use crate::engine::{ComputeDevice, Echo, Engine, EngineOptions, LayerPlan, LlamaShard};
+use crate::engine::{ComputeDevice, Decoder, Echo, Engine, EngineOptions, LayerPlan};
 use first::First;
 use later::Later;
 use shard::Shard;
@@ -58,7 +58,7 @@ pub fn load(setup: &Setup) -> anyhow::Result<Loaded> {
                 threads: (settings.threads > 0).then_some(settings.threads),
                 deterministic: settings.deterministic,
             };
-            let mut shard = LlamaShard::load(&folder, &plan, index, &options)
+            let mut shard = Decoder::load(&folder, &plan, index, &options)
                 .with_context(|| format!("model `{}`", folder.path().display()))?;
             shard.warm_up(settings.step_tokens as usize, settings.max_sequences as usize)?;
             Box::new(shard)

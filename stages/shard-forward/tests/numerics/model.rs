@@ -2,15 +2,35 @@
 
 use std::path::{Path, PathBuf};
 
-use models::{LlamaConfig, Weights};
+use models::{DecoderConfig, Weights};
 use safetensors::SafeTensors;
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
 use shard_forward::engine::{
-    ComputeDevice, Engine, EngineOptions, LayerPlan, LlamaShard, Overlay, RowSpec, StepBatch, StepOutput,
+    ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, Overlay, RowSpec, StepBatch, StepOutput,
 };
 
-pub const GOLDENS: [&str; 4] = ["gqa", "tied-wide-heads", "llama3-rope", "biases"];
+pub const GOLDENS: [&str; 19] = [
+    "gqa",
+    "tied-wide-heads",
+    "llama3-rope",
+    "biases",
+    "linear-rope",
+    "dynamic-rope",
+    "yarn-rope",
+    "mistral",
+    "mistral-v3",
+    "qwen2",
+    "qwen2-full",
+    "qwen3",
+    "qwen3-biases",
+    "smollm3",
+    "smollm3-windows",
+    "phi3",
+    "phi3-longrope",
+    "gemma2",
+    "gemma3",
+];
 pub const BLOCK_TOKENS: u32 = 16;
 
 /// One prompt of a golden file.
@@ -18,13 +38,15 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// Logits at its last positions.
     pub logits: Vec<Vec<f32>>,
+    /// The same by transformers in bf16; none where they were not computed.
+    pub bf16_logits: Vec<Vec<f32>>,
     /// What follows it greedily.
     pub greedy: Vec<u32>,
 }
 
 /// All shards of a model, one after the other.
 pub struct Model {
-    pub shards: Vec<LlamaShard>,
+    pub shards: Vec<Decoder>,
     /// Of the next step.
     pub overlays: Vec<Overlay>,
 }
@@ -46,13 +68,17 @@ pub fn prompts(name: &str) -> Vec<Prompt> {
         let data = tensors.tensor(&name).ok()?.data().to_vec();
         Some(data.chunks(8).map(|id| i64::from_le_bytes(id.try_into().unwrap()) as u32).collect())
     };
-    let prompts = (0..).map_while(|i| {
-        let logits = tensors.tensor(&format!("logits.{i}")).ok()?;
+    let rows = |name: String| -> Option<Vec<Vec<f32>>> {
+        let logits = tensors.tensor(&name).ok()?;
         let floats: Vec<f32> =
             logits.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+        Some(floats.chunks(logits.shape()[1]).map(<[f32]>::to_vec).collect())
+    };
+    let prompts = (0..).map_while(|i| {
         Some(Prompt {
             ids: ids(format!("input_ids.{i}"))?,
-            logits: floats.chunks(logits.shape()[1]).map(<[f32]>::to_vec).collect(),
+            logits: rows(format!("logits.{i}"))?,
+            bf16_logits: rows(format!("bf16_logits.{i}")).unwrap_or_default(),
             greedy: ids(format!("greedy.{i}"))?,
         })
     });
@@ -86,10 +112,10 @@ pub fn greedy() -> RowSpec {
 
 impl Model {
     pub fn load(folder: &Path, shards: u16, options: &EngineOptions) -> Self {
-        let config = LlamaConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let config = DecoderConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         let weights = Weights::open(folder).unwrap();
         let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
-        let load = |shard| LlamaShard::from_weights(&config, &weights, &plan, shard, options).unwrap();
+        let load = |shard| Decoder::from_weights(&config, &weights, &plan, shard, options).unwrap();
         Self { shards: (0..shards).map(load).collect(), overlays: Vec::new() }
     }
 

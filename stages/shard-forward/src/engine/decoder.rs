@@ -1,11 +1,11 @@
-//! Llama decoder: RMSNorm, rotary embedding, grouped-query attention, SwiGLU.
+//! A decoder of RMSNorm, rotary embedding, grouped-query attention and gated MLPs: Llama and its kin, as their configs say.
 //! Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use models::{LlamaConfig, ModelFolder, Weights};
+use models::{Activation, DecoderConfig, LayerConfig, ModelFolder, Weights};
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
 use tch::{Device, Kind, Tensor};
@@ -18,7 +18,7 @@ use super::kv::KvCache;
 use super::libtorch::{Libtorch, row_counts};
 use super::memory::Shared;
 use super::message::{from_message, kind_of, to_message};
-use super::ops::{Attention, Linear, Ops};
+use super::ops::{Attention, Linear, Ops, Scoring};
 use super::plan::LayerPlan;
 use super::rope::{Rope, Rotation};
 use super::rows::output_rows;
@@ -43,9 +43,9 @@ pub struct EngineOptions {
     pub deterministic: bool,
 }
 
-/// A run of decoder layers of a Llama model; the first also embeds, the last also gives logits.
+/// A run of decoder layers of a model; the first also embeds, the last also gives logits.
 #[derive(Debug)]
-pub struct LlamaShard {
+pub struct Decoder {
     sizes: Sizes,
     ops: Box<dyn Ops>,
     /// On the first shard, `[vocab_size, hidden_size]`.
@@ -53,7 +53,9 @@ pub struct LlamaShard {
     layers: Vec<Layer>,
     /// On the last shard.
     head: Option<Head>,
-    rope: Rope,
+    ropes: Vec<Rope>,
+    /// How far the layers see, each once.
+    windows: Vec<Option<u32>>,
     kv: KvCache,
     kept: HashMap<SequenceId, KeptRow>,
     options: (Kind, Device),
@@ -68,20 +70,39 @@ struct Sizes {
     intermediate: i64,
     vocabulary: u32,
     eps: f64,
-    attention_bias: bool,
+    qkv_bias: bool,
+    o_bias: bool,
     mlp_bias: bool,
+    qk_norm: bool,
+    sandwich_norms: bool,
+    norm_offset: bool,
+    activation: Activation,
+    embedding_scale: Option<f64>,
+    scoring: Scoring,
+    logit_softcap: Option<f64>,
+    fused: bool,
 }
 
 #[derive(Debug)]
 struct Layer {
-    input_layernorm: Weight,
+    before_attention: Weight,
     /// q, k and v heads side by side: `[(n_heads + 2 n_kv_heads) * head_dim, hidden_size]`.
     qkv_proj: Box<dyn Linear>,
+    /// Where each head of queries and keys is normed, `[head_dim]` each.
+    qk_norm: Option<[Weight; 2]>,
     o_proj: Box<dyn Linear>,
-    post_attention_layernorm: Weight,
+    /// Where what attention gives is normed before it is added.
+    after_attention: Option<Weight>,
+    before_mlp: Weight,
     /// Gate and up side by side: `[2 * intermediate_size, hidden_size]`.
     gate_up_proj: Box<dyn Linear>,
     down_proj: Box<dyn Linear>,
+    /// Where what the MLP gives is normed before it is added.
+    after_mlp: Option<Weight>,
+    /// Which of the model's rotary embeddings turns queries and keys.
+    rope: Option<usize>,
+    /// How far it sees, by its place among the shard's windows.
+    window: usize,
 }
 
 #[derive(Debug)]
@@ -93,9 +114,11 @@ struct Head {
 /// What all layers need to know of a step, and the head. All that it needs of the host is on the device before the first layer
 /// is started, so that the host waits for the device once a step.
 struct Step {
-    rotation: Rotation,
+    /// One for each rotary embedding of the model.
+    rotations: Vec<Rotation>,
     slots: Tensor,
-    attention: Box<dyn Attention>,
+    /// One for each of the shard's windows.
+    attention: Vec<Box<dyn Attention>>,
     /// On the last shard, the rows that give a token; none when all do.
     sampled: Option<Tensor>,
     /// On the last shard, when it is not on the CPU.
@@ -117,7 +140,7 @@ struct KeptRow {
     logits: Tensor,
 }
 
-impl LlamaShard {
+impl Decoder {
     /// Loads shard `shard` of `plan` from a model folder: only its own layers are read.
     pub fn load(
         folder: &ModelFolder,
@@ -130,7 +153,7 @@ impl LlamaShard {
 
     /// The same without a folder.
     pub fn from_weights(
-        config: &LlamaConfig,
+        config: &DecoderConfig,
         weights: &Weights,
         plan: &LayerPlan,
         shard: u16,
@@ -163,14 +186,21 @@ impl LlamaShard {
         let head = (shard + 1 == plan.shards())
             .then(|| Head::load(&loader, &sizes, config.tie_word_embeddings, embed_tokens.as_ref()))
             .transpose()?;
-        let layers = range.map(|i| Layer::load(&loader, &sizes, i)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut windows = Vec::new();
+        let mut layers = Vec::with_capacity(range.len());
+        for i in range {
+            layers.push(Layer::load(&loader, &sizes, i, config.layers[i as usize], &mut windows)?);
+        }
         let blocks = Blocks::new(options.kv_tokens, options.block_tokens)?;
         let kv_heads = config.num_key_value_heads as u32;
         Ok(Self {
             sizes,
             embed_tokens,
             head,
-            rope: Rope::new(config, ops.between(), device),
+            ropes: (config.ropes.iter())
+                .map(|rope| Rope::new(rope, config.rotary_dim, ops.between(), device))
+                .collect(),
+            windows,
             kv: KvCache::new(blocks, layers.len(), kv_heads, sizes.head_dim, (kind, device)),
             layers,
             ops,
@@ -234,7 +264,12 @@ impl LlamaShard {
         }
         let ids: Vec<i64> = ids.map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_slice(&ids).to_device(self.options.1);
-        let x = embed_tokens.tensor().index_select(0, &ids);
+        let mut x = embed_tokens.tensor().index_select(0, &ids);
+        if let Some(scale) = self.sizes.embedding_scale {
+            // In the dtype of what it scales, as in transformers.
+            let scale = Tensor::from(scale).to_kind(x.kind()).double_value(&[]);
+            x *= scale;
+        }
         for overlay in batch.overlays {
             let rows = from_message(&overlay.rows);
             x.narrow(0, overlay.row as i64, rows.tensor().size()[0]).copy_(rows.tensor());
@@ -245,7 +280,8 @@ impl LlamaShard {
     /// Makes room for the step's rows and plans what is the same in every layer.
     fn prepare(&mut self, batch: &StepBatch<'_>) -> anyhow::Result<Step> {
         let slots = self.kv.extend(batch.slices)?;
-        let attention = self.ops.attention(batch.slices, &self.kv);
+        let attention = |&window| self.ops.attention(batch.slices, &self.kv, window, self.sizes.scoring);
+        let attention = self.windows.iter().map(attention).collect();
         let mut positions = Vec::with_capacity(batch.row_count());
         let mut end = 0;
         for slice in batch.slices {
@@ -254,13 +290,14 @@ impl LlamaShard {
             end = end.max(slice_end);
         }
         let device = self.options.1;
-        let rotation = self.rope.at(&Tensor::from_slice(&positions).to_device(device), end);
+        let on_device_positions = Tensor::from_slice(&positions).to_device(device);
+        let rotations = self.ropes.iter_mut().map(|rope| rope.at(&on_device_positions, end)).collect();
         let sampled = sampled_rows(batch.slices);
         let not_all = self.head.is_some() && sampled.len() < positions.len();
         let sampled = not_all.then(|| Tensor::from_slice(&sampled).to_device(device));
         let on_device = self.head.is_some() && device != Device::Cpu;
         let rows = on_device.then(|| DeviceRows::new(batch.rows, self.sizes.vocabulary, device));
-        Ok(Step { rotation, slots, attention, sampled, rows })
+        Ok(Step { rotations, slots, attention, sampled, rows })
     }
 
     /// `x`: the last layer's hidden states, `[rows, hidden_size]`.
@@ -310,7 +347,7 @@ impl LlamaShard {
     }
 }
 
-impl Engine for LlamaShard {
+impl Engine for Decoder {
     fn forward(
         &mut self,
         batch: &StepBatch<'_>,
@@ -380,7 +417,14 @@ impl Engine for LlamaShard {
 }
 
 impl Layer {
-    fn load(loader: &Loader<'_>, sizes: &Sizes, i: u32) -> anyhow::Result<Self> {
+    /// Adds how far the layer sees to the shard's `windows` where none is as far.
+    fn load(
+        loader: &Loader<'_>,
+        sizes: &Sizes,
+        i: u32,
+        config: LayerConfig,
+        windows: &mut Vec<Option<u32>>,
+    ) -> anyhow::Result<Self> {
         let Sizes { hidden, heads, kv_heads, head_dim, intermediate, .. } = *sizes;
         let q_proj = format!("model.layers.{i}.self_attn.q_proj");
         let k_proj = format!("model.layers.{i}.self_attn.k_proj");
@@ -392,38 +436,82 @@ impl Layer {
         let (n_q, n_kv) = (heads * head_dim, kv_heads * head_dim);
         let qkv = [(&*q_proj, n_q), (&*k_proj, n_kv), (&*v_proj, n_kv)];
         let gate_up = [(&*gate_proj, intermediate), (&*up_proj, intermediate)];
-        let norm = |name: &str| loader.get(&format!("model.layers.{i}.{name}.weight"), &[hidden]);
+        let norm =
+            |name: &str, width: i64| sizes.norm(loader, &format!("model.layers.{i}.{name}.weight"), width);
+        // Their parts side by side, by the checkpoint or here.
+        let joined = |name: &str, parts: &[(&str, i64)], bias: bool| match sizes.fused {
+            true => {
+                let n_out = parts.iter().map(|(_, n_out)| n_out).sum();
+                loader.linear(&format!("model.layers.{i}.{name}"), [n_out, hidden], bias)
+            }
+            false => loader.fused(parts, hidden, bias),
+        };
+        let qk_norm = match sizes.qk_norm {
+            true => Some([norm("self_attn.q_norm", head_dim)?, norm("self_attn.k_norm", head_dim)?]),
+            false => None,
+        };
+        let window = windows.iter().position(|window| *window == config.window).unwrap_or_else(|| {
+            windows.push(config.window);
+            windows.len() - 1
+        });
+        // Llama's `post_attention_layernorm` stands before its MLP.
+        let (after_attention, before_mlp, after_mlp) = match sizes.sandwich_norms {
+            true => (
+                Some("post_attention_layernorm"),
+                "pre_feedforward_layernorm",
+                Some("post_feedforward_layernorm"),
+            ),
+            false => (None, "post_attention_layernorm", None),
+        };
         Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            qkv_proj: loader.fused(&qkv, hidden, sizes.attention_bias)?,
-            o_proj: loader.linear(&o_proj, [hidden, n_q], sizes.attention_bias)?,
-            post_attention_layernorm: norm("post_attention_layernorm")?,
-            gate_up_proj: loader.fused(&gate_up, hidden, sizes.mlp_bias)?,
+            before_attention: norm("input_layernorm", hidden)?,
+            qkv_proj: joined("self_attn.qkv_proj", &qkv, sizes.qkv_bias)?,
+            qk_norm,
+            o_proj: loader.linear(&o_proj, [hidden, n_q], sizes.o_bias)?,
+            after_attention: after_attention.map(|name| norm(name, hidden)).transpose()?,
+            before_mlp: norm(before_mlp, hidden)?,
+            gate_up_proj: joined("mlp.gate_up_proj", &gate_up, sizes.mlp_bias)?,
             down_proj: loader.linear(&down_proj, [hidden, intermediate], sizes.mlp_bias)?,
+            after_mlp: after_mlp.map(|name| norm(name, hidden)).transpose()?,
+            rope: config.rope,
+            window,
         })
     }
 
     /// `x`: `[rows, hidden_size]` → the same shape.
     fn forward(&self, pass: &Pass<'_>, layer: usize, x: Tensor) -> Tensor {
         let Pass { sizes, ops, .. } = pass;
-        let normed = ops.rms_norm(&x, &self.input_layernorm, sizes.eps);
-        let x = self.o_proj.add_to(x, &self.attend(pass, layer, &normed));
-        let normed = ops.rms_norm(&x, &self.post_attention_layernorm, sizes.eps);
-        let gated = ops.swiglu(&self.gate_up_proj.forward(&normed));
-        self.down_proj.add_to(x, &gated)
+        let add = |x: Tensor, linear: &dyn Linear, y: &Tensor, norm: &Option<Weight>| match norm {
+            Some(norm) => ops.add(x, &ops.rms_norm(&linear.forward(y), norm, sizes.eps)),
+            None => linear.add_to(x, y),
+        };
+        let normed = ops.rms_norm(&x, &self.before_attention, sizes.eps);
+        let attended = self.attend(pass, layer, &normed);
+        let x = add(x, &*self.o_proj, &attended, &self.after_attention);
+        let normed = ops.rms_norm(&x, &self.before_mlp, sizes.eps);
+        let gated = ops.gated(&self.gate_up_proj.forward(&normed), sizes.activation);
+        add(x, &*self.down_proj, &gated, &self.after_mlp)
     }
 
     /// `x`: `[rows, hidden_size]`, normed → `[rows, n_heads * head_dim]`.
     fn attend(&self, pass: &Pass<'_>, layer: usize, x: &Tensor) -> Tensor {
-        let Pass { kv, step, .. } = pass;
-        let Sizes { heads, kv_heads, head_dim, .. } = *pass.sizes;
+        let Pass { ops, kv, step, .. } = pass;
+        let Sizes { heads, kv_heads, head_dim, eps, .. } = *pass.sizes;
         let qkv = self.qkv_proj.forward(x).view([-1, heads + 2 * kv_heads, head_dim]);
-        let qk = pass.ops.rotate(&qkv, heads + kv_heads, &step.rotation);
+        let mut qk = qkv.narrow(1, 0, heads + kv_heads);
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            let q = ops.rms_norm(&qk.narrow(1, 0, heads).contiguous(), q_norm, eps);
+            let k = ops.rms_norm(&qk.narrow(1, heads, kv_heads).contiguous(), k_norm, eps);
+            qk = Tensor::cat(&[q, k], 1);
+        }
+        if let Some(rope) = self.rope {
+            qk = ops.rotate(&qk, &step.rotations[rope]);
+        }
         let q = qk.narrow(1, 0, heads);
         let (k, v) = (qk.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads));
         let keys_values = Tensor::cat(&[k, v], 1);
         kv.write(layer, &step.slots, &keys_values);
-        step.attention.forward(layer, kv, &q, &keys_values)
+        step.attention[self.window].forward(layer, kv, &q, &keys_values)
     }
 }
 
@@ -440,19 +528,23 @@ impl Head {
             _ => loader.get("lm_head.weight", &[i64::from(sizes.vocabulary), sizes.hidden])?,
         };
         Ok(Self {
-            norm: loader.get("model.norm.weight", &[sizes.hidden])?,
+            norm: sizes.norm(loader, "model.norm.weight", sizes.hidden)?,
             lm_head: loader.ops().linear(lm_head, None),
         })
     }
 
     /// `x`: `[rows, hidden_size]` → logits, `[rows, vocab_size]`.
     fn forward(&self, sizes: &Sizes, ops: &dyn Ops, x: &Tensor) -> Tensor {
-        self.lm_head.forward(&ops.rms_norm(x, &self.norm, sizes.eps))
+        let logits = self.lm_head.forward(&ops.rms_norm(x, &self.norm, sizes.eps));
+        match sizes.logit_softcap {
+            Some(cap) => ops.softcap(logits, cap),
+            None => logits,
+        }
     }
 }
 
 impl Sizes {
-    fn new(config: &LlamaConfig) -> Self {
+    fn new(config: &DecoderConfig) -> Self {
         Self {
             hidden: config.hidden_size as i64,
             heads: config.num_attention_heads as i64,
@@ -461,8 +553,17 @@ impl Sizes {
             intermediate: config.intermediate_size as i64,
             vocabulary: config.vocab_size as u32,
             eps: config.rms_norm_eps,
-            attention_bias: config.attention_bias,
+            qkv_bias: config.qkv_bias,
+            o_bias: config.o_bias,
             mlp_bias: config.mlp_bias,
+            qk_norm: config.qk_norm,
+            sandwich_norms: config.sandwich_norms,
+            norm_offset: config.norm_offset,
+            activation: config.activation,
+            embedding_scale: config.embedding_scale,
+            scoring: Scoring { scale: config.attention_scale, softcap: config.attention_softcap },
+            logit_softcap: config.logit_softcap,
+            fused: config.fused,
         }
     }
 
@@ -470,6 +571,15 @@ impl Sizes {
     fn layer_parameters(&self) -> u64 {
         let attention = 2 * (self.heads + self.kv_heads) * self.head_dim;
         (self.hidden * (attention + 3 * self.intermediate)).unsigned_abs()
+    }
+
+    /// What a norm scales by: `[width]`, in f32 where it is not what the checkpoint has.
+    fn norm(&self, loader: &Loader<'_>, name: &str, width: i64) -> anyhow::Result<Weight> {
+        let weight = loader.get(name, &[width])?;
+        Ok(match self.norm_offset {
+            true => Shared::Owned(weight.tensor().to_kind(Kind::Float) + 1.0),
+            false => weight,
+        })
     }
 
     fn embed_tokens(&self, loader: &Loader<'_>) -> anyhow::Result<Weight> {
