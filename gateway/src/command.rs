@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use pipelines::journal::Journal;
 use pipelines::presence::Identity;
-use pipelines::service::{self, Presence, connect, shutdown_signal};
+use pipelines::service::{self, Presence, connect, once_agreed, shutdown_signal};
 use pipelines::session::Door;
 use pipelines::settings::Process;
 use pipelines::{Status, bus::Bus};
@@ -114,6 +114,14 @@ async fn attend(args: Args) -> anyhow::Result<()> {
     };
     let instance = identity.instance;
     let presence = Presence::start(&args.process, identity).await?;
+    let journal = match args.journal_mib {
+        0 => None,
+        mib => {
+            let open = || Journal::open(bus.clone(), instance, i64::from(mib) << 20);
+            let Some(journal) = once_agreed(open, &shutdown).await? else { return Ok(()) };
+            Some(journal)
+        }
+    };
     let settings = HttpSettings {
         keys,
         cors: args.cors,
@@ -121,10 +129,7 @@ async fn attend(args: Args) -> anyhow::Result<()> {
         body_bytes_max: args.body_limit,
         connections_max: args.connections as usize,
         drain: Duration::from_secs(args.drain_seconds),
-        journal: match args.journal_mib {
-            0 => None,
-            mib => Some(Journal::open(bus.clone(), instance, i64::from(mib) << 20).await?),
-        },
+        journal,
         metrics: presence.metrics.clone(),
     };
     let ended = open(bus, instance, listener, settings, &presence, shutdown).await;
@@ -141,7 +146,8 @@ async fn open(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     // The guard ends the door's tasks, after the last request.
-    let (door, _guard) = Door::open_on(bus, instance, presence.peers.clone()).await?;
+    let open_door = || Door::open_on(bus.clone(), instance, presence.peers.clone());
+    let Some((door, _guard)) = once_agreed(open_door, &shutdown).await? else { return Ok(()) };
     presence.pulse.leave(Status::default());
     let pulse = presence.pulse.clone();
     let draining = shutdown.clone();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::object_store::{DeleteErrorKind, ObjectStore};
 use async_nats::jetstream::stream::{
     Config, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType,
@@ -37,6 +37,8 @@ const BLOB_DEADLINE: Duration = Duration::from_secs(10);
 const BLOB_PART_DEADLINE: Duration = Duration::from_secs(1);
 const BLOB_AGE_MAX: Duration = Duration::from_secs(900);
 const CONSUMER: &str = "workers";
+/// How many servers of a cluster hold each stream: one may go, and two still agree.
+const REPLICAS_IN_CLUSTER: usize = 3;
 
 /// A connection to the broker. Cheap to clone.
 #[derive(Clone)]
@@ -87,10 +89,11 @@ pub struct QueueDepth {
 }
 
 impl Bus {
-    /// Connects to the broker at `url` as `name`; fails after five seconds.
+    /// Connects to the broker at `urls`, several of a cluster with commas between, as `name`; fails after five seconds.
     ///
     /// Later losses of the connection are repaired by reconnecting, forever, with jitter.
-    pub async fn connect(url: &str, name: &str) -> anyhow::Result<Self> {
+    pub async fn connect(urls: &str, name: &str) -> anyhow::Result<Self> {
+        let servers: Vec<&str> = urls.split(',').map(str::trim).collect();
         let (connected, connections) = watch::channel(0);
         let client = async_nats::ConnectOptions::new()
             .name(name)
@@ -106,9 +109,9 @@ impl Bus {
                 note(&event);
                 std::future::ready(())
             })
-            .connect(url)
+            .connect(servers)
             .await
-            .with_context(|| format!("no NATS server at `{url}`"))?;
+            .with_context(|| format!("no NATS server at `{urls}`"))?;
         let jetstream = jetstream::new(client.clone());
         Ok(Self { client, connections, jetstream })
     }
@@ -127,6 +130,11 @@ impl Bus {
     /// The JetStream context.
     pub fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream
+    }
+
+    /// How many servers are to hold a stream.
+    pub(crate) fn replicas(&self) -> usize {
+        if self.client.server_info().cluster.is_some() { REPLICAS_IN_CLUSTER } else { 1 }
     }
 
     /// Whether the connection is up.
@@ -166,6 +174,7 @@ impl Bus {
             max_message_size: QUEUE_ENTRY_BYTES_MAX,
             max_bytes: (i64::from(depth) * i64::from(QUEUE_ENTRY_BYTES_MAX)).min(QUEUE_BYTES_MAX),
             max_age: age,
+            num_replicas: self.replicas(),
             ..Config::default()
         };
         self.jetstream
@@ -226,16 +235,19 @@ impl Bus {
         if bucket.info(&name).await.is_ok_and(|info| !info.deleted) {
             return Ok(());
         }
-        let refused = |reason: &dyn std::fmt::Display| {
+        let refused = |reason: &dyn std::fmt::Display, answered: bool| {
             tracing::warn!(%reason, bytes = blob.bytes, "blob not stored");
-            let message = "the store for long prompts and images is full, try again later";
-            Failure::new(FailureKind::Overloaded, message)
+            if answered {
+                let message = "the store for long prompts and images is full, try again later";
+                return Failure::new(FailureKind::Overloaded, message);
+            }
+            Failure::new(FailureKind::Unavailable, "the store for long prompts and images does not answer")
         };
         let mut content = content.as_ref();
         match tokio::time::timeout(BLOB_DEADLINE, bucket.put(name.as_str(), &mut content)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(refused(&error)),
-            Err(late) => Err(refused(&late)),
+            Ok(Err(error)) => Err(refused(&error, !is_unanswered(&error))),
+            Err(late) => Err(refused(&late, false)),
         }
     }
 
@@ -296,6 +308,7 @@ impl Bus {
             max_age: BLOB_AGE_MAX,
             max_bytes: BLOB_BYTES_MAX,
             storage: StorageType::Memory,
+            num_replicas: self.replicas(),
             ..jetstream::object_store::Config::default()
         };
         match self.jetstream.create_object_store(config).await {
@@ -312,6 +325,22 @@ fn blob_name(blob: BlobRef) -> String {
     blob.hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether the broker has answered, and refused, rather than not answered.
+pub(crate) fn is_answer(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<CreateStreamError>());
+    kinds.into_iter().any(|error| matches!(error.kind(), CreateStreamErrorKind::JetStream(_)))
+}
+
+/// Whether something was published that no stream has answered.
+fn is_unanswered(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|cause| cause.downcast_ref::<jetstream::context::PublishError>())
+        .any(|error| {
+            use PublishErrorKind::{BrokenPipe, StreamNotFound, TimedOut};
+            matches!(error.kind(), TimedOut | BrokenPipe | StreamNotFound)
+        })
+}
+
 /// What a client hears when its entry was not stored.
 fn refusal(subject: &Subject, error: &jetstream::context::PublishError) -> Failure {
     use std::error::Error as _;
@@ -325,12 +354,12 @@ fn refusal(subject: &Subject, error: &jetstream::context::PublishError) -> Failu
                 .with_code("queue_full")
         }
         (PublishErrorKind::StreamNotFound, _) => {
-            tracing::warn!(%subject, "work queue does not exist");
-            Failure::new(FailureKind::Unavailable, "the pipeline has no request queue yet")
+            tracing::warn!(%subject, "work queue does not exist, or has no leader");
+            Failure::bus_away()
         }
         (kind, _) => {
             tracing::warn!(%subject, ?kind, %error, "work queue refused an entry");
-            Failure::new(FailureKind::Unavailable, "the message bus did not take the request")
+            Failure::bus_away()
         }
     }
 }

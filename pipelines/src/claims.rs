@@ -78,6 +78,7 @@ async fn bucket(bus: &Bus) -> anyhow::Result<Store> {
         max_age: KEPT_FOR,
         max_bytes: BYTES_MAX,
         storage: StorageType::Memory,
+        num_replicas: bus.replicas(),
         ..Config::default()
     };
     match bus.jetstream().create_key_value(config).await {

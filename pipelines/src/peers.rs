@@ -34,6 +34,13 @@ impl Peers {
         self.alive.contains_key(&instance)
     }
 
+    /// Whether `instance` lives in both snapshots and has made its connection anew between them: what was on its way to or
+    /// from it may be lost.
+    pub fn has_reconnected(&self, before: &Self, instance: InstanceId) -> bool {
+        let reconnects = |peers: &Self| peers.get(instance).map(|presence| presence.reconnects);
+        matches!((reconnects(before), reconnects(self)), (Some(before), Some(now)) if before != now)
+    }
+
     /// The latest announcement of `instance`.
     pub fn get(&self, instance: InstanceId) -> Option<&Presence> {
         self.alive.get(&instance)
@@ -86,6 +93,23 @@ mod tests {
         let sample = presence(1, Role::Sample, Vec::new());
         let all = others.iter().cloned().chain([sample]);
         Peers::new(all.map(|peer| (peer.instance, peer)).collect()).serves(FP, Role::Sample)
+    }
+
+    #[test]
+    fn who_reconnected_is_told_from_who_came_and_went() {
+        let snapshot = |reconnects: Option<u64>| {
+            let peer = |reconnects| Presence { reconnects, ..presence(1, Role::Sample, Vec::new()) };
+            Peers::new(reconnects.map(|reconnects| (InstanceId(1), peer(reconnects))).into_iter().collect())
+        };
+        let cases = [
+            (Some(0), Some(0), false),
+            (Some(0), Some(1), true),
+            (None, Some(1), false),
+            (Some(1), None, false),
+        ];
+        for (before, now, expected) in cases {
+            assert_eq!(snapshot(now).has_reconnected(&snapshot(before), InstanceId(1)), expected);
+        }
     }
 
     #[test]

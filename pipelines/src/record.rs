@@ -78,6 +78,7 @@ pub async fn bucket(bus: &Bus) -> anyhow::Result<Store> {
         bucket: BUCKET.to_owned(),
         history: 1,
         storage: StorageType::File,
+        num_replicas: bus.replicas(),
         ..kv::Config::default()
     };
     bus.jetstream().create_key_value(config).await.context("pipeline records")

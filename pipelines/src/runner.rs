@@ -22,6 +22,7 @@ use crate::entries::Entries;
 use crate::output::Output;
 use crate::peers::Peers;
 use crate::presence::Pulse;
+use crate::service::once_agreed;
 use crate::stage::{Inbox, Outbox, Stage};
 
 /// How long one pull waits at the broker before it is renewed.
@@ -66,7 +67,9 @@ pub async fn run(
     links: Links,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut intake = Intake::open(&bus, &place, links.peers.clone(), stage.bell()).await?;
+    let bell = stage.bell();
+    let open = || Intake::open(&bus, &place, links.peers.clone(), bell.clone());
+    let Some(mut intake) = once_agreed(open, &shutdown).await? else { return Ok(()) };
     let mut output = Output::new(bus, place.instance, place.role);
     let mut entries = Entries::default();
     let mut outbox = Outbox::default();
@@ -85,6 +88,9 @@ pub async fn run(
             arrived = intake.next((room, stage.messages_max()), &mut output, wake) => arrived?,
             () = shutdown.cancelled(), if drain_until.is_none() => Arrived::default(),
         };
+        if arrived.reconnected {
+            links.pulse.reconnected();
+        }
         for instance in arrived.unreachable.drain(..) {
             // A full channel already holds reports; the next lost message repeats this one.
             let _ = links.suspects.try_send(instance);

@@ -1,7 +1,7 @@
 //! The shell of every process: settings, logs, bus, presence, signals, exit code.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::announcement::Announcement;
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 use crate::graph::{Overrides, Pipeline};
 use crate::peers::Peers;
 use crate::presence::{self, Identity, Pulse, Watch};
@@ -26,6 +26,7 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOKENWA
 pub const EXIT_UNUSABLE: u8 = 2;
 
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const AGREED_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time from a signal to the end of the process: above every drain deadline.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(75);
 const PRESENCE_DEADLINE: Duration = Duration::from_secs(30);
@@ -119,7 +120,9 @@ fn serve_stage(process: settings::Process, setup: Setup, loaded: Loaded) -> anyh
         let shutdown = shutdown_signal(process.supervised)?;
         let Some(bus) = connect(&process.nats, setup.role.binary(), &shutdown).await else { return Ok(()) };
         let announcement = Announcement::new(&setup.pipeline, loaded.fp, loaded.context_length, loaded.sees);
-        announcement.put(&bus).await?;
+        if once_agreed(|| announcement.put(&bus), &shutdown).await?.is_none() {
+            return Ok(());
+        }
         let place = Place {
             instance: process.instance.unwrap_or_else(|| InstanceId(rand::random())),
             role: setup.role,
@@ -165,6 +168,27 @@ pub async fn connect(url: &str, name: &str, shutdown: &CancellationToken) -> Opt
                 told = true;
             }
             Err(_) => {}
+        }
+        tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
+    }
+}
+
+/// What `ask` gets of the broker's streams, asked again while the broker does not answer: the servers of a cluster may have no leader
+/// yet. None when told to stop meanwhile; fails with what the broker answers, and when it does not for long.
+pub async fn once_agreed<T>(
+    ask: impl AsyncFn() -> anyhow::Result<T>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<T>> {
+    let until = Instant::now() + AGREED_WITHIN;
+    loop {
+        let answer = tokio::select! {
+            answer = ask() => answer,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        match answer {
+            Ok(agreed) => return Ok(Some(agreed)),
+            Err(error) if bus::is_answer(&error) || Instant::now() >= until => return Err(error),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the broker does not answer yet"),
         }
         tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
     }

@@ -18,8 +18,8 @@ pub const OPENMP_ENVIRONMENT: [(&str, &str); 2] =
 /// Settings of every process on the bus.
 #[derive(Debug, Clone, Args)]
 pub struct Process {
-    /// NATS server to connect to
-    #[arg(long, env = "TOKENWAY_NATS", default_value = NATS_URL, value_name = "URL")]
+    /// NATS server to connect to, or several of a cluster
+    #[arg(long, env = "TOKENWAY_NATS", default_value = NATS_URL, value_name = "URL,...")]
     pub nats: String,
 
     /// Serve health and metrics on this address

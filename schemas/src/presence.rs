@@ -51,6 +51,8 @@ pub struct Presence {
     pub state: State,
     /// Counts this instance's announcements.
     pub beat: u64,
+    /// How often its connection for work was made anew. When it grows, what was on its way to or from it may be lost.
+    pub reconnects: u64,
     /// How long the stage has been inside one batch, in milliseconds; 0 when it waits.
     pub busy_ms: u64,
     /// Jobs and batches done since it started.
@@ -82,6 +84,7 @@ impl Presence {
             fp,
             state,
             beat: 0,
+            reconnects: 0,
             busy_ms: 0,
             done: 0,
             used: Room::default(),

@@ -183,6 +183,7 @@ fn presence() -> Presence {
         fp: Some(Fingerprint(0xfeed)),
         state: State::Draining,
         beat: 17,
+        reconnects: 2,
         busy_ms: 4,
         done: 1000,
         used: Room { sequences: 3, kv_blocks: 40 },

@@ -59,6 +59,7 @@ impl Journal {
             max_bytes: self.bytes_max,
             max_age: AGE_MAX,
             allow_direct: true,
+            num_replicas: self.bus.replicas(),
             ..Config::default()
         };
         self.bus.jetstream().create_or_update_stream(config).await.context("journal of streams")?;

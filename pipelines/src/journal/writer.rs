@@ -19,6 +19,7 @@ pub(super) struct Append {
 
 /// Records until the last stream has gone.
 pub(super) async fn record_all(bus: Bus, subject: Subject, mut waiting: mpsc::Receiver<Append>) {
+    let mut connections = bus.connections();
     while let Some(first) = waiting.recv().await {
         let mut tokens = count(&first);
         let mut entries = first.entries;
@@ -29,17 +30,20 @@ pub(super) async fn record_all(bus: Bus, subject: Subject, mut waiting: mpsc::Re
             entries.extend(more.entries);
             listeners.push(more.recorded);
         }
-        let is_recorded = match record(bus.jetstream(), &subject, wire::encode(&Entries { entries })).await {
-            Ok(_) => true,
-            Err(error) => {
-                metrics::counter!("tokenway_journal_failures_total").increment(1);
-                tracing::warn!(error = format!("{error:#}"), "journal did not record");
-                false
-            }
+        connections.mark_unchanged();
+        let entries = wire::encode(&Entries { entries });
+        let recorded = tokio::select! {
+            recorded = record(bus.jetstream(), &subject, entries) => recorded,
+            // To wait for an answer that is lost is to keep all clients waiting.
+            _ = connections.changed() => Err(anyhow::anyhow!("the connection was made anew")),
         };
+        if let Err(error) = &recorded {
+            metrics::counter!("tokenway_journal_failures_total").increment(1);
+            tracing::warn!(error = format!("{error:#}"), "journal did not record");
+        }
         for listener in listeners {
             // One whose client has left does not listen.
-            let _ = listener.send(is_recorded);
+            let _ = listener.send(recorded.is_ok());
         }
     }
 }

@@ -33,6 +33,7 @@ struct PulseState {
     started: Instant,
     /// Milliseconds after `started` when the current batch began, plus one; 0 between batches.
     batch_since_ms: AtomicU64,
+    reconnects: AtomicU64,
     shown: Mutex<Shown>,
     changed: Notify,
 }
@@ -49,6 +50,7 @@ impl Default for Pulse {
         Self(Arc::new(PulseState {
             started: Instant::now(),
             batch_since_ms: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
             shown: Mutex::new(Shown { state: State::Ready, status: None }),
             changed: Notify::new(),
         }))
@@ -80,6 +82,12 @@ impl Pulse {
     /// Changes the announced state, at once.
     pub fn set_state(&self, state: State) {
         self.lock().state = state;
+        self.0.changed.notify_one();
+    }
+
+    /// The connection for work was made anew: announced at once.
+    pub fn reconnected(&self) {
+        self.0.reconnects.fetch_add(1, Ordering::Relaxed);
         self.0.changed.notify_one();
     }
 
@@ -118,6 +126,7 @@ impl Pulse {
             fp: identity.fp,
             state,
             beat,
+            reconnects: self.0.reconnects.load(Ordering::Relaxed),
             busy_ms: self.busy_ms(),
             done: status.done,
             used: status.used,

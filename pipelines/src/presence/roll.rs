@@ -58,6 +58,7 @@ impl Roll {
             Some((before, _)) => {
                 let (after, _) = &self.alive[&instance];
                 before.state != after.state
+                    || before.reconnects != after.reconnects
                     || before.grants != after.grants
                     || before.held.len() != after.held.len()
             }

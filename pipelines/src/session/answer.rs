@@ -31,7 +31,10 @@ const DEATHS_IN_COMPANY: u32 = 2;
 
 /// How long a resume waits after the bus has refused it, at first; then twice as long each time.
 const RESUME_AGAIN_AFTER: Duration = Duration::from_millis(50);
-const RESUME_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
+const RESUME_AGAIN_AFTER_MAX: Duration = Duration::from_millis(400);
+
+/// How long one that has begun waits when a store is full.
+const FULL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a client gets at once.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,6 +130,19 @@ impl Answer {
         self.door.state().bus.enqueue(&subject, wire::encode(&self.request)).await
     }
 
+    /// Publishes a new request; waits while the bus is away or its queues have no leader.
+    pub(super) async fn submit_first(&self) -> Result<(), Failure> {
+        let mut pause = RESUME_AGAIN_AFTER;
+        loop {
+            match self.submit().await {
+                Err(failure) if failure.is_bus_away() && Instant::now() + pause < self.deadline => {}
+                submitted => return submitted,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(RESUME_AGAIN_AFTER_MAX);
+        }
+    }
+
     /// The next piece; none after the piece with a finish reason or after a failure.
     ///
     /// An answer whose route dies goes on elsewhere: nothing is delivered twice, and nothing is left out.
@@ -168,7 +184,7 @@ impl Answer {
             FailureKind::Unavailable => self.routes_lost += 1,
             // A full store: an answer that has begun waits until its deadline where a new request is refused.
             FailureKind::Overloaded if self.request.context.attempt > 0 => {
-                tokio::time::sleep(RESUME_AGAIN_AFTER_MAX).await;
+                tokio::time::sleep(FULL_AGAIN_AFTER).await;
             }
             _ => return Err(lost),
         }

@@ -225,7 +225,7 @@ impl Door {
         let mut answer = Answer::new(self.clone(), fp, request, ask.images, deliveries, deadline);
         let waiting = self.0.waits.begin(fp, Instant::now());
         let admitted = async {
-            answer.submit().await?;
+            answer.submit_first().await?;
             answer.admitted().await
         };
         match admitted.await {

@@ -37,6 +37,8 @@ struct Entry {
     missed: Option<Instant>,
     /// Whether everybody of the route was there once.
     met: bool,
+    /// How often those of the route had made their connections anew, when they were met.
+    reconnects: u64,
     /// Tokens of the answer that were passed on, so that repeats are dropped and gaps are seen.
     next: u32,
     deliveries: mpsc::Sender<Delivery>,
@@ -46,6 +48,8 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Roster {
     open: Mutex<HashMap<SessionId, Entry>>,
+    /// Who was there when last looked.
+    latest: Mutex<Peers>,
 }
 
 impl Roster {
@@ -59,7 +63,7 @@ impl Roster {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
         self.lock().insert(
             session,
-            Entry { attempt: 0, route: None, missed: None, met: false, next: 0, deliveries },
+            Entry { attempt: 0, route: None, missed: None, met: false, reconnects: 0, next: 0, deliveries },
         );
         receiver
     }
@@ -86,6 +90,7 @@ impl Roster {
         match (notice.event, entry) {
             (Event::Admitted { route, prompt_tokens }, Some(entry)) if entry.route.is_none() => {
                 entry.route = Some(route.clone());
+                entry.meet(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
                 entry.deliver(Delivery::Admitted { route, prompt_tokens }, feedbacks);
             }
             // Nobody waits for it, or another admission came first.
@@ -116,11 +121,15 @@ impl Roster {
     /// when that shard had let go of them already. The later shards are watched by it.
     ///
     /// What they did before they went may still be on its way: an instance that drained may have left when its last chunk arrives.
+    /// Of one that had lost its connection for a moment something may be lost, so its sessions go on from what has arrived.
     pub(super) fn peers(&self, peers: &Peers, now: Instant, feedbacks: &Feedbacks) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = peers.clone();
         for entry in self.lock().values_mut() {
-            let gone = entry.route.as_ref().and_then(|route| first_gone(route, peers));
-            let Some((role, instance)) = gone else {
-                (entry.missed, entry.met) = (None, true);
+            let before = entry.met.then_some(entry.reconnects);
+            let Some((role, instance)) = entry.meet(peers) else {
+                if entry.route.is_some() && before.is_some_and(|before| before != entry.reconnects) {
+                    entry.end(Failure::bus_away(), feedbacks);
+                }
                 continue;
             };
             let missed = *entry.missed.get_or_insert(now);
@@ -146,17 +155,28 @@ impl Roster {
     }
 }
 
-/// Who of those that a door watches is not there any more.
-fn first_gone(route: &Route, peers: &Peers) -> Option<(Role, InstanceId)> {
+/// Those of a route that a door watches.
+fn watched(route: &Route) -> impl Iterator<Item = (Role, InstanceId)> {
     let first = route.shards.first().map(|shard| (Role::ShardForward(0), *shard));
     let behind = [(Role::Sample, route.sample), (Role::Detokenize, route.detokenize)];
-    first.into_iter().chain(behind).find(|(_, instance)| !peers.is_alive(*instance))
+    first.into_iter().chain(behind)
 }
 
 impl Entry {
     /// Whether `route` is the admission this session is bound to; a failure before admission names none.
     fn is_on(&self, route: Option<RouteId>) -> bool {
         self.route.as_ref().map(|bound| bound.id) == route
+    }
+
+    /// Notes that everybody of its route is there; returns one who is not.
+    fn meet(&mut self, peers: &Peers) -> Option<(Role, InstanceId)> {
+        let route = self.route.as_ref()?;
+        if let Some(missing) = watched(route).find(|(_, it)| !peers.is_alive(*it)) {
+            return Some(missing);
+        }
+        let reconnects = watched(route).filter_map(|(_, it)| peers.get(it)).map(|it| it.reconnects);
+        (self.missed, self.met, self.reconnects) = (None, true, reconnects.sum());
+        None
     }
 
     fn chunk(&mut self, mut chunk: Chunk, feedbacks: &Feedbacks) {
@@ -242,6 +262,29 @@ mod tests {
             let failed =
                 matches!(deliveries.try_recv(), Ok(Delivery::Failed(failure)) if failure.is_instance_lost());
             assert_eq!(failed, ends, "{gone}");
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_on_elsewhere_when_somebody_of_its_route_has_reconnected() {
+        for (shaken, ends) in [(10, true), (11, false), (12, true), (13, true)] {
+            let (roster, feedbacks) = (Roster::default(), Feedbacks::default());
+            let mut deliveries = roster.open(SESSION);
+            let event = Event::Admitted { route: route(), prompt_tokens: 1 };
+            roster.notice(Notice { session: SESSION, attempt: 0, event }, &feedbacks);
+            assert!(deliveries.try_recv().is_ok());
+            let now = Instant::now();
+            roster.peers(&alive_but(0), now, &feedbacks);
+            assert!(deliveries.try_recv().is_err());
+            let all = alive_but(0);
+            let again = all.all().cloned().map(|mut peer| {
+                peer.reconnects = u64::from(peer.instance == InstanceId(shaken));
+                (peer.instance, peer)
+            });
+            roster.peers(&Peers::new(again.collect()), now, &feedbacks);
+            let failed =
+                matches!(deliveries.try_recv(), Ok(Delivery::Failed(failure)) if failure.is_bus_away());
+            assert_eq!(failed, ends, "{shaken}");
         }
     }
 

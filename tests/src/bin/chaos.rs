@@ -105,7 +105,7 @@ async fn run(args: &Args, cells: &[Cell]) -> anyhow::Result<Report> {
     };
     let mut report = Report::default();
     for group in cells.chunk_by(|a, b| a.fault == b.fault) {
-        let mut arena = Arena::open(&plan, questions.clone(), group[0].fault).await?;
+        let mut arena = Arena::open(&plan, questions.clone(), group[0]).await?;
         if report.rows.is_empty() {
             report.rows.push(arena.calm().await?);
         }
@@ -115,7 +115,7 @@ async fn run(args: &Args, cells: &[Cell]) -> anyhow::Result<Report> {
                 Err(error) => {
                     eprintln!("chaos: {cell}: {error:#}");
                     report.rows.push(Row::broken(cell, &error));
-                    arena = Arena::open(&plan, questions.clone(), cell.fault).await?;
+                    arena = Arena::open(&plan, questions.clone(), *cell).await?;
                 }
             }
         }

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use super::client::{Client, Ending, Heard, Outcome};
 use super::fault::{Strike, strike};
 use super::load::Load;
-use super::matrix::{BROKER, Cell, Fault};
+use super::matrix::{BROKER, BROKER_OF_THREE, Cell, Fault};
 use super::question::Question;
 use super::verdict::Difference;
 use crate::bench::random::Random;
@@ -78,10 +78,15 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Starts a cluster that `fault` can strike, and has every question answered undisturbed.
-    pub async fn open(plan: &Plan, questions: Arc<Vec<Question>>, fault: Fault) -> anyhow::Result<Self> {
+    /// Starts a cluster for `cell` and all that share its fault and kind of target, and has every question answered undisturbed.
+    pub async fn open(
+        plan: &Plan,
+        questions: Arc<Vec<Question>>,
+        Cell { target, fault }: Cell,
+    ) -> anyhow::Result<Self> {
         let mut options = plan.options.clone();
-        options.proxied = matches!(fault, Fault::Slow | Fault::Cut);
+        options.brokers = if target == BROKER_OF_THREE { 3 } else { 1 };
+        options.proxied = matches!(fault, Fault::Slow | Fault::Cut | Fault::Reset);
         options.stream_memory = (fault == Fault::Full).then(|| MEMORY_TO_FILL.to_owned());
         let cluster = Cluster::start(options).await?;
         let holdings = Holdings::watch(&cluster).await?;
@@ -169,6 +174,7 @@ impl Arena {
     fn victim(&mut self, cell: Cell) -> String {
         let replica = self.random.below(u64::from(self.plan.options.replicas));
         match (cell.target, replica) {
+            (BROKER_OF_THREE, _) => format!("{BROKER_OF_THREE}#{}", self.random.below(3)),
             (BROKER, _) | (_, 0) => cell.target.to_owned(),
             (target, replica) => format!("{target}#{replica}"),
         }

@@ -9,14 +9,16 @@ use async_nats::jetstream::stream::{Config, StorageType};
 use bytes::Bytes;
 use rustix::process::Signal;
 
-use super::matrix::{BROKER, Fault};
-use crate::cluster::{Cluster, Link};
+use super::matrix::{BROKER, BROKER_OF_THREE, Fault};
+use crate::cluster::{Cluster, Link, Proxy};
 
 const STOPPED: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(4);
 /// How late each read of a slow link is.
 const LATE: Duration = Duration::from_millis(25);
 const CUT: Duration = Duration::from_secs(5);
+const RESETS: u64 = 3;
+const BETWEEN_RESETS: Duration = Duration::from_millis(700);
 const FULL: Duration = Duration::from_secs(3);
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 /// Above the longest drain.
@@ -44,15 +46,19 @@ pub struct Strike {
 /// Strikes `victim` with `fault`, proves it, waits as long as the fault lasts and takes it away.
 pub async fn strike(cluster: &mut Cluster, victim: &str, fault: Fault) -> anyhow::Result<Strike> {
     let at = Instant::now();
-    let proof = match (victim, fault) {
+    let target = victim.split('#').next().unwrap_or(victim);
+    let proof = match (target, fault) {
         (BROKER, Fault::Kill) => restart_broker(cluster)?,
+        (BROKER_OF_THREE, _) => kill_one_of_three(cluster, victim).await?,
         (BROKER, Fault::Full) => fill_broker(cluster).await?,
+        (BROKER, Fault::Reset) => reset(cluster, None).await?,
         (BROKER, _) => hinder(cluster, None, Link::Cut, CUT).await?,
         (_, Fault::Kill) => kill(cluster, victim).await?,
         (_, Fault::Term) => terminate(cluster, victim).await?,
         (_, Fault::Stop) => stop(cluster, victim).await?,
         (_, Fault::Slow) => hinder(cluster, Some(victim), Link::Slow(LATE), SLOW).await?,
         (_, Fault::Cut) => hinder(cluster, Some(victim), Link::Cut, CUT).await?,
+        (_, Fault::Reset) => reset(cluster, Some(victim)).await?,
         (_, Fault::Full) => bail!("`{victim}` has no memory for streams"),
     };
     Ok(Strike { victim: victim.to_owned(), at, healed: Instant::now(), proof })
@@ -92,6 +98,25 @@ async fn stop(cluster: &mut Cluster, victim: &str) -> anyhow::Result<String> {
     Ok(format!("{} was in state T for {} s", process.pid(), STOPPED.as_secs()))
 }
 
+/// The link of one process, or all.
+fn links<'a>(cluster: &'a Cluster, victim: Option<&'a str>) -> impl Iterator<Item = &'a Proxy> {
+    let of_victim = move |name: &str| victim.is_none_or(|victim| name == victim);
+    cluster.proxies().iter().filter(move |(name, _)| of_victim(name)).map(|it| it.1)
+}
+
+/// Closes the connections of one process, or of all, some times.
+async fn reset(cluster: &Cluster, victim: Option<&str>) -> anyhow::Result<String> {
+    let closed = || links(cluster, victim).map(Proxy::closed).sum::<u64>();
+    let before = closed();
+    for _ in 0..RESETS {
+        links(cluster, victim).for_each(Proxy::reset);
+        tokio::time::sleep(BETWEEN_RESETS).await;
+    }
+    let closed = closed() - before;
+    ensure!(closed >= RESETS, "only {closed} connections were closed");
+    Ok(format!("{closed} connections were closed, {RESETS} times"))
+}
+
 /// Hinders the link of one process, or of all.
 async fn hinder(
     cluster: &Cluster,
@@ -99,13 +124,7 @@ async fn hinder(
     link: Link,
     time: Duration,
 ) -> anyhow::Result<String> {
-    let proxies = || {
-        cluster
-            .proxies()
-            .iter()
-            .filter(|(name, _)| victim.is_none_or(|victim| *name == victim))
-            .map(|it| it.1)
-    };
+    let proxies = || links(cluster, victim);
     let before: u64 = proxies().map(|proxy| proxy.hindered_bytes()).sum();
     proxies().for_each(|proxy| proxy.set_link(link));
     tokio::time::sleep(time).await;
@@ -113,6 +132,17 @@ async fn hinder(
     let bytes = proxies().map(|proxy| proxy.hindered_bytes()).sum::<u64>() - before;
     ensure!(bytes > 0, "no byte was hindered");
     Ok(format!("{bytes} bytes met {link:?} for {} s", time.as_secs()))
+}
+
+/// Kills the server of the cluster that has the victim's number; starts it again some seconds later.
+async fn kill_one_of_three(cluster: &Cluster, victim: &str) -> anyhow::Result<String> {
+    let number = victim.rsplit('#').next().context("a server has a number")?.parse()?;
+    let pid = cluster.nats.kill(number)?;
+    ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is still there");
+    tokio::time::sleep(CUT).await;
+    cluster.nats.start_again(number)?;
+    cluster.nats.healthy().await?;
+    Ok(format!("{pid} was killed, and another was there after {} s", CUT.as_secs()))
 }
 
 fn restart_broker(cluster: &Cluster) -> anyhow::Result<String> {

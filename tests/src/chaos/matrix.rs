@@ -16,6 +16,8 @@ pub enum Fault {
     Slow,
     /// Its link carries nothing for five seconds; its connections stay open.
     Cut,
+    /// Its connections are closed under it, several times.
+    Reset,
     /// The broker's memory for streams is full for some seconds.
     Full,
 }
@@ -26,6 +28,8 @@ const PROCESSES: [&str; 7] =
 
 /// The broker, as a target.
 pub const BROKER: &str = "nats-server";
+/// One of three servers that the broker is, as a target.
+pub const BROKER_OF_THREE: &str = "nats-server-of-three";
 
 /// One fault of one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -38,12 +42,13 @@ pub struct Cell {
 
 /// All cells.
 pub fn matrix() -> Vec<Cell> {
-    let of_processes = [Fault::Kill, Fault::Term, Fault::Stop, Fault::Slow, Fault::Cut];
-    let of_broker = [Fault::Kill, Fault::Cut, Fault::Full];
+    let of_processes = [Fault::Kill, Fault::Term, Fault::Stop, Fault::Slow, Fault::Cut, Fault::Reset];
+    let of_broker = [Fault::Kill, Fault::Cut, Fault::Reset, Fault::Full];
     let processes = of_processes
         .into_iter()
         .flat_map(|fault| PROCESSES.into_iter().map(move |target| Cell { target, fault }));
-    processes.chain(of_broker.into_iter().map(|fault| Cell { target: BROKER, fault })).collect()
+    let broker = of_broker.into_iter().map(|fault| Cell { target: BROKER, fault });
+    processes.chain(broker).chain([Cell { target: BROKER_OF_THREE, fault: Fault::Kill }]).collect()
 }
 
 impl fmt::Display for Cell {
@@ -60,6 +65,7 @@ impl fmt::Display for Fault {
             Fault::Stop => "stop",
             Fault::Slow => "slow",
             Fault::Cut => "cut",
+            Fault::Reset => "reset",
             Fault::Full => "full",
         })
     }

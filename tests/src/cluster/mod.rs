@@ -42,6 +42,8 @@ pub struct Options {
     pub replicas: u32,
     /// Whether every process has a proxy before the broker.
     pub proxied: bool,
+    /// How many nats-servers the broker is.
+    pub brokers: usize,
     /// Memory that the broker has for streams, when not what its configuration file says.
     pub stream_memory: Option<String>,
     /// `TOKENWAY_LOG` of every process.
@@ -67,6 +69,7 @@ impl Options {
             absent: Vec::new(),
             replicas: 1,
             proxied: false,
+            brokers: 1,
             stream_memory: None,
             log: "info,async_nats=warn,poem=warn".into(),
         }
@@ -115,8 +118,11 @@ impl Cluster {
     /// Starts everything and waits until the gateway says that the model is ready, unless something is absent.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let nats = Arc::new(Nats::start(folder.path(), options.stream_memory.as_deref())?);
-        Self::start_on(options, folder, nats, None).await
+        let nats = match options.brokers {
+            1 => Nats::start(folder.path(), options.stream_memory.as_deref())?,
+            servers => Nats::start_cluster(folder.path(), servers).await?,
+        };
+        Self::start_on(options, folder, Arc::new(nats), None).await
     }
 
     /// Starts the stages of another pipeline on the broker and behind the gateway of `other`.
@@ -228,10 +234,9 @@ impl Cluster {
 
     fn command(&self, program: &str, name: &str) -> anyhow::Result<Command> {
         let mut command = Command::new(binary(program)?);
-        let broker = self.proxies.get(name).map_or(self.nats.address(), |proxy| proxy.address);
-        command
-            .args(["--nats", &format!("nats://{broker}"), "--supervised"])
-            .env("TOKENWAY_LOG", &self.options.log);
+        let broker =
+            self.proxies.get(name).map_or(self.nats.url(), |proxy| format!("nats://{}", proxy.address));
+        command.args(["--nats", &broker, "--supervised"]).env("TOKENWAY_LOG", &self.options.log);
         Ok(command)
     }
 

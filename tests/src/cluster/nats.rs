@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -12,6 +12,8 @@ use super::free_address;
 use crate::process::{Process, repository};
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the servers of a cluster may take to find each other and a leader.
+const AGREE_DEADLINE: Duration = Duration::from_secs(40);
 const POLL_EVERY: Duration = Duration::from_millis(5);
 
 /// What a server holds for its clients.
@@ -25,8 +27,13 @@ pub struct BrokerHoldings {
     pub queued: u64,
 }
 
-/// A running nats-server.
+/// A running broker: one nats-server, or a cluster of them.
 pub struct Nats {
+    /// At least one.
+    servers: Vec<Server>,
+}
+
+struct Server {
     process: Mutex<Process>,
     address: SocketAddr,
     monitor: SocketAddr,
@@ -38,46 +45,93 @@ impl Nats {
     /// Starts a server with the configuration that `tokenway up` uses, on free ports, with its store in `folder`; streams have
     /// `stream_memory` (`1GiB`) instead of what the configuration says.
     pub fn start(folder: &Path, stream_memory: Option<&str>) -> anyhow::Result<Self> {
-        let (address, monitor) = (free_address()?, free_address()?);
         let mut config = repository().join("deploy/nats.conf");
         if let Some(memory) = stream_memory {
             let text = std::fs::read_to_string(&config)?;
-            let setting = text.lines().find(|line| line.trim_start().starts_with("max_memory_store:"));
-            let setting = setting.context("the configuration has no `max_memory_store`")?;
             config = folder.join("nats.conf");
+            let setting = setting(&text, "max_memory_store:")?;
             std::fs::write(&config, text.replace(setting, &format!("max_memory_store: {memory}")))?;
         }
-        let process = Mutex::new(start(&config, address, monitor, folder)?);
-        Ok(Self { process, address, monitor, config, folder: folder.to_owned() })
+        Ok(Self { servers: vec![Server::start(config, folder)?] })
+    }
+
+    /// Starts a cluster of `count` servers and waits until they agree.
+    pub async fn start_cluster(folder: &Path, count: usize) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(repository().join("deploy/nats.conf"))?;
+        let routes: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect::<anyhow::Result<_>>()?;
+        let all: Vec<String> = routes.iter().map(|route| format!("nats-route://{route}")).collect();
+        let mut servers = Vec::new();
+        for (i, route) in routes.iter().enumerate() {
+            let folder = folder.join(format!("nats-{i}"));
+            std::fs::create_dir_all(&folder)?;
+            let named = text.replace(setting(&text, "server_name:")?, &format!("server_name: tokenway-{i}"));
+            let cluster =
+                format!("cluster {{ name: tokenway, listen: \"{route}\", routes: [{}] }}", all.join(", "));
+            let config = folder.join("nats.conf");
+            std::fs::write(&config, format!("{named}\n{cluster}\n"))?;
+            servers.push(Server::start(config, &folder)?);
+        }
+        let nats = Self { servers };
+        nats.healthy().await?;
+        Ok(nats)
+    }
+
+    /// Waits until every server says that it is well.
+    pub async fn healthy(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + AGREE_DEADLINE;
+        for server in &self.servers {
+            let url = format!("http://{}/healthz", server.monitor);
+            while !reqwest::get(&url).await.is_ok_and(|reply| reply.status().is_success()) {
+                ensure!(Instant::now() < until, "the cluster does not agree:\n{}", server.lock().log_tail());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Kills the server and starts another one in its place, whose memory is empty.
     pub fn kill_and_start(&self) -> anyhow::Result<()> {
-        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        self.servers[0].kill_and_start()
+    }
+
+    /// How many servers there are.
+    pub fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Kills a server of the cluster; returns its process id.
+    pub fn kill(&self, server: usize) -> anyhow::Result<u32> {
+        let mut process = self.servers[server].lock();
         process.kill()?;
-        *process = start(&self.config, self.address, self.monitor, &self.folder)?;
-        Ok(())
+        Ok(process.pid())
+    }
+
+    /// Starts a server of the cluster again.
+    pub fn start_again(&self, server: usize) -> anyhow::Result<()> {
+        self.servers[server].start_again()
     }
 
     /// Where clients connect.
     pub fn url(&self) -> String {
-        format!("nats://{}", self.address)
+        let urls: Vec<String> =
+            self.servers.iter().map(|server| format!("nats://{}", server.address)).collect();
+        urls.join(",")
     }
 
-    /// Where it listens.
+    /// Where the first server listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.servers[0].address
     }
 
-    /// Its process id.
+    /// The first server's process id.
     pub fn pid(&self) -> u32 {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).pid()
+        self.servers[0].lock().pid()
     }
 
     /// What it holds for its clients.
     pub async fn holdings(&self) -> anyhow::Result<BrokerHoldings> {
         let report = async |path: &str| -> anyhow::Result<serde_json::Value> {
-            Ok(reqwest::get(format!("http://{}{path}", self.monitor)).await?.json().await?)
+            Ok(reqwest::get(format!("http://{}{path}", self.servers[0].monitor)).await?.json().await?)
         };
         let subscriptions =
             report("/varz").await?["subscriptions"].as_u64().context("`/varz`: `subscriptions`")?;
@@ -97,9 +151,37 @@ impl Nats {
     /// The connections that it reports at `/connz`.
     pub async fn connections(&self) -> anyhow::Result<Vec<serde_json::Value>> {
         let report: serde_json::Value =
-            reqwest::get(format!("http://{}/connz", self.monitor)).await?.json().await?;
+            reqwest::get(format!("http://{}/connz", self.servers[0].monitor)).await?.json().await?;
         report["connections"].as_array().cloned().context("`/connz` has no connections")
     }
+}
+
+impl Server {
+    fn start(config: PathBuf, folder: &Path) -> anyhow::Result<Self> {
+        let (address, monitor) = (free_address()?, free_address()?);
+        let process = Mutex::new(start(&config, address, monitor, folder)?);
+        Ok(Self { process, address, monitor, config, folder: folder.to_owned() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill_and_start(&self) -> anyhow::Result<()> {
+        self.lock().kill()?;
+        self.start_again()
+    }
+
+    fn start_again(&self) -> anyhow::Result<()> {
+        *self.lock() = start(&self.config, self.address, self.monitor, &self.folder)?;
+        Ok(())
+    }
+}
+
+/// The line of a configuration that begins so.
+fn setting<'a>(text: &'a str, name: &str) -> anyhow::Result<&'a str> {
+    let line = text.lines().find(|line| line.trim_start().starts_with(name));
+    line.with_context(|| format!("the configuration has no `{name}`"))
 }
 
 /// Whether a stream is a work queue: those of a pipeline are named by its fingerprint.

@@ -31,6 +31,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     trap: watch::Sender<Arc<Vec<u8>>>,
     link: watch::Sender<Link>,
+    resets: watch::Sender<u64>,
     seen: Arc<Seen>,
     listening: AbortHandle,
 }
@@ -41,6 +42,8 @@ struct Seen {
     caught: Semaphore,
     /// Bytes that came while the link was not clear.
     hindered: AtomicU64,
+    /// Connections that the proxy has closed.
+    closed: AtomicU64,
 }
 
 /// One direction's view of its proxy.
@@ -48,6 +51,7 @@ struct Seen {
 struct Rules {
     trap: watch::Receiver<Arc<Vec<u8>>>,
     link: watch::Receiver<Link>,
+    resets: watch::Receiver<u64>,
     seen: Arc<Seen>,
 }
 
@@ -58,10 +62,12 @@ impl Proxy {
         let address = listener.local_addr()?;
         let (trap, trapped) = watch::channel(Arc::default());
         let (link, linked) = watch::channel(Link::Clear);
-        let seen = Arc::new(Seen { caught: Semaphore::new(0), hindered: AtomicU64::new(0) });
-        let rules = Rules { trap: trapped, link: linked, seen: seen.clone() };
+        let (resets, reset) = watch::channel(0);
+        let seen = Seen { caught: Semaphore::new(0), hindered: AtomicU64::new(0), closed: AtomicU64::new(0) };
+        let seen = Arc::new(seen);
+        let rules = Rules { trap: trapped, link: linked, resets: reset, seen: seen.clone() };
         let listening = tokio::spawn(listen(listener, upstream, rules)).abort_handle();
-        Ok(Self { address, trap, link, seen, listening })
+        Ok(Self { address, trap, link, resets, seen, listening })
     }
 
     /// From here on, a connection on which these bytes go, either way, stands still before them.
@@ -78,6 +84,16 @@ impl Proxy {
     /// How the link carries bytes from here on, both ways, on all its connections.
     pub fn set_link(&self, link: Link) {
         self.link.send_replace(link);
+    }
+
+    /// Closes all connections, with what is on its way in them. New ones are taken at once.
+    pub fn reset(&self) {
+        self.resets.send_modify(|resets| *resets += 1);
+    }
+
+    /// Connections that were closed by [`Proxy::reset`].
+    pub fn closed(&self) -> u64 {
+        self.seen.closed.load(Ordering::Relaxed)
     }
 
     /// Bytes that came while the link was slow or cut, since the proxy started.
@@ -104,7 +120,8 @@ async fn listen(listener: TcpListener, upstream: SocketAddr, rules: Rules) {
     }
 }
 
-async fn connect(process: TcpStream, upstream: SocketAddr, rules: Rules) -> std::io::Result<()> {
+async fn connect(process: TcpStream, upstream: SocketAddr, mut rules: Rules) -> std::io::Result<()> {
+    rules.resets.mark_unchanged();
     let broker = TcpStream::connect(upstream).await?;
     process.set_nodelay(true)?;
     broker.set_nodelay(true)?;
@@ -112,7 +129,11 @@ async fn connect(process: TcpStream, upstream: SocketAddr, rules: Rules) -> std:
     let (from_broker, to_broker) = broker.into_split();
     tokio::select! {
         ended = carry(from_broker, to_process, rules.clone()) => ended,
-        ended = carry(from_process, to_broker, rules) => ended,
+        ended = carry(from_process, to_broker, rules.clone()) => ended,
+        Ok(()) = rules.resets.changed() => {
+            rules.seen.closed.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tests::Options;
 use tests::chaos::cell::{Arena, Plan, Row};
-use tests::chaos::matrix::{Fault, matrix};
+use tests::chaos::matrix::{Cell, Fault, matrix};
 use tests::chaos::question;
 
 /// Strikes every process once with `fault`, under load.
@@ -12,9 +12,11 @@ async fn strike_all(fault: Fault) -> anyhow::Result<Vec<Row>> {
     let mut options = Options::demo().set("shard-forward", "deterministic", true);
     options.replicas = 2;
     let plan = Plan { options, clients: 8, strikes: 1, requests: 0, seed: 1 };
-    let mut arena = Arena::open(&plan, Arc::new(question::all()?), fault).await?;
+    let is_process = |cell: &Cell| cell.fault == fault && !cell.target.starts_with("nats-server");
+    let cells: Vec<Cell> = matrix().into_iter().filter(is_process).collect();
+    let mut arena = Arena::open(&plan, Arc::new(question::all()?), cells[0]).await?;
     let mut rows = Vec::new();
-    for cell in matrix().into_iter().filter(|cell| cell.fault == fault && cell.target != "nats-server") {
+    for cell in cells {
         rows.push(arena.run(cell).await?);
     }
     Ok(rows)

@@ -1,6 +1,6 @@
 //! The first shard: admits prompts, decides what each step holds, and is the only one to open and release sequences.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use pipelines::graph::ShardForward;
@@ -13,7 +13,7 @@ use schemas::presence::Room;
 use schemas::prompt::Prompt;
 use schemas::request::{BlobRef, Payload};
 use schemas::token::Tokens;
-use schemas::{Edge, Failure, FailureKind, InstanceId, RouteId, SequenceId, wire};
+use schemas::{Edge, Failure, FailureKind, InstanceId, Role, RouteId, SequenceId, wire};
 
 use super::admission::Waiting;
 use super::alone::Alone;
@@ -26,7 +26,15 @@ use super::shard::{Shard, gone};
 use super::usage::{Routes, Usage};
 
 /// How long after a reconnect later stages are told what is still alive: by then they have reconnected, too.
-const SWEEP_AFTER: Duration = Duration::from_secs(2);
+pub(super) const SWEEP_AFTER: Duration = Duration::from_secs(2);
+
+/// Telling later stages what is still alive, until nothing is that releases may have been lost of.
+struct Sweep {
+    /// When the next time is.
+    at: Instant,
+    /// The newest sequence there was.
+    newest: SequenceId,
+}
 
 /// The scheduling shard.
 pub(super) struct First {
@@ -47,8 +55,8 @@ pub(super) struct First {
     pub(super) depth: Depth,
     pub(super) budget: Budget,
     pub(super) last_sequence: u64,
-    /// When to tell later stages what is still alive.
-    sweep_at: Option<Instant>,
+    /// Set after releases may have been lost.
+    sweep: Option<Sweep>,
     pub(super) done: u64,
 }
 
@@ -76,7 +84,7 @@ impl First {
             alone: None,
             lanes: Lanes::default(),
             last_sequence: 0,
-            sweep_at: None,
+            sweep: None,
             done: 0,
         }
     }
@@ -85,7 +93,7 @@ impl First {
         Room { sequences: self.settings.max_sequences, kv_blocks: self.shard.engine.blocks_total() }
     }
 
-    /// Takes in who is alive; requests whose route has lost an instance end.
+    /// Takes in who is alive; requests whose route has lost an instance end, or one that has lost something on its way.
     fn meet(&mut self, inbox: &Inbox, out: &mut Outbox) {
         if self.me != inbox.instance {
             self.me = inbox.instance;
@@ -97,11 +105,28 @@ impl First {
         let before = std::mem::replace(&mut self.peers, inbox.peers.clone());
         self.end_orphans(&before, out);
         self.depth.set_distinct(self.routes.distinct_compute(&self.peers));
-        let broken: Vec<(SequenceId, Failure)> = self
+        let shaken = self.shaken(&before);
+        let is_shaken = |instance: &InstanceId| shaken.contains(instance);
+        let mut broken: Vec<(SequenceId, Failure)> = self
             .sequences
             .values()
-            .filter_map(|it| Some((it.id, gone(self.routes.dead(&it.route, &self.peers)?))))
+            .filter_map(|it| match self.routes.dead(&it.route, &self.peers) {
+                Some(role) => Some((it.id, gone(role))),
+                None => {
+                    let Route { shards, sample, detokenize, .. } = &it.route;
+                    let mut others = shards.iter().chain([sample, detokenize]);
+                    others.any(is_shaken).then(|| (it.id, Failure::bus_away()))
+                }
+            })
             .collect();
+        if self.later().any(|peer| shaken.contains(&peer) || !before.is_alive(peer)) {
+            // One that comes back may not have heard of releases.
+            self.sweep_after(inbox.now);
+        }
+        if !shaken.is_empty() {
+            let waiting = self.give_up_steps(&shaken, inbox.now);
+            broken.extend(waiting.map(|sequence| (sequence, Failure::bus_away())));
+        }
         let peers = self.peers.clone();
         let me = self.me;
         let is_dead = |lane: &[InstanceId]| lane.iter().any(|shard| *shard != me && !peers.is_alive(*shard));
@@ -118,6 +143,30 @@ impl First {
             released.push((sequence, route));
         }
         farewell::send(self, &released, out);
+    }
+
+    /// The later instances whose connection was made anew since `before`: what was on its way to or from them may be lost.
+    fn shaken(&self, before: &Peers) -> HashSet<InstanceId> {
+        self.later().filter(|instance| self.peers.has_reconnected(before, *instance)).collect()
+    }
+
+    /// Every later instance of the pipeline.
+    fn later(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        let all = self.peers.all().filter(|peer| peer.fp == Some(self.shard.fp));
+        all.filter(|peer| peer.role.is_downstream()).map(|peer| peer.instance)
+    }
+
+    /// Waits no longer for steps that may have passed one of `shaken`; returns the sequences that did. Samples are on every lane.
+    fn give_up_steps(
+        &mut self,
+        shaken: &HashSet<InstanceId>,
+        now: Instant,
+    ) -> impl Iterator<Item = SequenceId> + use<> {
+        let is_sample = |instance| self.peers.get(instance).is_some_and(|peer| peer.role == Role::Sample);
+        let all = shaken.iter().copied().any(is_sample);
+        let lost = self.lanes.lost(now, |lane| all || lane.iter().any(|shard| shaken.contains(shard)));
+        metrics::counter!("tokenway_lost_steps_total").increment(lost.len() as u64);
+        lost.into_iter().flat_map(|step| step.expected)
     }
 
     fn take_message(
@@ -236,6 +285,19 @@ impl First {
         }
     }
 
+    /// Releases may have been lost until now.
+    pub(super) fn sweep_after(&mut self, now: Instant) {
+        self.sweep = Some(Sweep { at: now + SWEEP_AFTER, newest: SequenceId(self.last_sequence) });
+    }
+
+    fn sweep(&mut self, now: Instant, out: &mut Outbox) {
+        let Some(Sweep { newest, .. }) = self.sweep.take_if(|sweep| sweep.at <= now) else { return };
+        farewell::sweep(self, out);
+        if self.sequences.keys().next().is_some_and(|oldest| *oldest <= newest) {
+            self.sweep = Some(Sweep { at: now + SWEEP_AFTER, newest });
+        }
+    }
+
     pub(super) fn number(&mut self) -> SequenceId {
         self.last_sequence += 1;
         SequenceId(self.last_sequence)
@@ -290,12 +352,9 @@ impl Stage for First {
         self.expire(inbox.now, inbox.reconnected, out);
         self.alone = self.alone.filter(|alone| alone.until > inbox.now);
         if inbox.reconnected {
-            self.sweep_at = Some(inbox.now + SWEEP_AFTER);
+            self.sweep_after(inbox.now);
         }
-        if self.sweep_at.is_some_and(|at| at <= inbox.now) {
-            self.sweep_at = None;
-            farewell::sweep(self, out);
-        }
+        self.sweep(inbox.now, out);
         if inbox.draining {
             self.waiting.drain(..).for_each(|it| out.give_back(it.ticket));
         }
@@ -325,7 +384,10 @@ impl First {
     fn next_deadline(&self) -> Option<Instant> {
         let sequences = self.sequences.values().map(|it| it.deadline);
         let waiting = self.waiting.iter().map(|it| it.deadline);
-        let rest = sequences.chain(waiting).chain(self.lanes.deadline()).chain(self.sweep_at);
+        let rest = sequences
+            .chain(waiting)
+            .chain(self.lanes.deadline())
+            .chain(self.sweep.as_ref().map(|sweep| sweep.at));
         rest.chain(self.alone.map(|alone| alone.until)).min()
     }
 }

@@ -16,7 +16,7 @@ use schemas::request::{Context, Generation, Payload};
 use schemas::token::{Finish, Token, Tokens};
 use schemas::{Edge, FailureKind, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, wire};
 
-use super::first::First;
+use super::first::{First, SWEEP_AFTER};
 use super::shard::Shard;
 use crate::engine::Echo;
 
@@ -32,6 +32,8 @@ const PAYLOAD_MAX: usize = 1 << 20;
 struct Bench {
     first: First,
     alive: Vec<InstanceId>,
+    /// Who has made its connection anew.
+    reconnected: Vec<InstanceId>,
     peers: Peers,
     now: Instant,
     last_ticket: u64,
@@ -63,7 +65,14 @@ impl Bench {
         let shard = Shard::new(Box::new(engine), FP, 0, false, 64);
         let first = First::new(shard, settings, 2, 1);
         let alive = vec![LATER, SAMPLE, DETOKENIZE];
-        let mut bench = Self { first, alive, peers: Peers::default(), now: Instant::now(), last_ticket: 0 };
+        let mut bench = Self {
+            first,
+            alive,
+            reconnected: Vec::new(),
+            peers: Peers::default(),
+            now: Instant::now(),
+            last_ticket: 0,
+        };
         bench.meet();
         bench
     }
@@ -77,8 +86,13 @@ impl Bench {
             (DOOR, Role::Gateway),
         ];
         let announced = all.into_iter().filter(|(instance, _)| self.alive.contains(instance));
-        let peers: BTreeMap<InstanceId, Presence> =
-            announced.map(|(instance, role)| (instance, presence(instance, role))).collect();
+        let reconnects = |instance| u64::from(self.reconnected.contains(&instance));
+        let peers: BTreeMap<InstanceId, Presence> = announced
+            .map(|(instance, role)| {
+                let presence = presence(instance, role);
+                (instance, Presence { reconnects: reconnects(instance), ..presence })
+            })
+            .collect();
         self.peers = Peers::new(peers);
     }
 
@@ -291,6 +305,66 @@ fn a_dead_instance_ends_the_sequences_of_its_routes() {
             "the dead, and whoever it cannot tell"
         );
     }
+}
+
+#[test]
+fn what_was_on_its_way_to_one_that_reconnected_is_given_up() {
+    for shaken in [LATER, SAMPLE, DETOKENIZE] {
+        let mut bench = Bench::new(|_| {});
+        let (admission, first) = bench.submit(&[4]);
+        let route = route_of(&admission);
+        bench.reconnected.push(shaken);
+        bench.meet();
+        let came = bench.call(vec![], vec![]);
+        let [Notice { event: Event::Failed { route: failed, failure }, .. }] = &came.notices[..] else {
+            panic!("{:?}", came.notices)
+        };
+        assert_eq!((*failed, failure.is_bus_away()), (Some(route), true), "{shaken}");
+        let (_, next) = bench.submit(&[3]);
+        let steps: Vec<&Hidden> = came.steps.iter().chain(&next.steps).collect();
+        let freed: Vec<SequenceId> = steps.iter().flat_map(|step| released(step)).collect();
+        assert_eq!(freed, sequences(&first.steps[0]), "{shaken}");
+        assert!(steps.iter().any(|step| !step.slices.is_empty()), "the lane is free for the next prompt");
+    }
+}
+
+#[test]
+fn later_stages_are_told_what_lives_until_nothing_is_that_a_release_may_be_lost_of() {
+    let mut bench = Bench::new(|_| {});
+    // Those that have just come may have been there before.
+    bench.call(vec![], vec![]);
+    bench.now += SWEEP_AFTER;
+    assert!(bench.call(vec![], vec![]).told.contains(&SAMPLE));
+    for come_back in [true, false] {
+        bench.submit(&[4]);
+        if come_back {
+            bench.alive.retain(|instance| *instance != SAMPLE);
+            bench.meet();
+            bench.call(vec![], vec![]);
+            bench.alive.push(SAMPLE);
+        } else {
+            bench.reconnected.push(SAMPLE);
+        }
+        bench.meet();
+        bench.call(vec![], vec![]);
+        bench.now += SWEEP_AFTER;
+        let told = bench.call(vec![], vec![]).told;
+        assert!(told.contains(&SAMPLE) && told.contains(&DETOKENIZE), "{told:?}");
+        bench.now += SWEEP_AFTER;
+        assert!(bench.call(vec![], vec![]).told.is_empty(), "nothing is left of that time");
+    }
+    let (admission, _) = bench.submit(&[4]);
+    let route = route_of(&admission);
+    bench.first.sweep_after(bench.now);
+    for _ in 0..2 {
+        bench.now += SWEEP_AFTER;
+        assert!(bench.call(vec![], vec![]).told.contains(&SAMPLE), "it lives still");
+    }
+    bench.call(vec![], vec![wire::encode(&Feedback { entries: vec![(route, Say::Cancel)] })]);
+    bench.now += SWEEP_AFTER;
+    assert!(bench.call(vec![], vec![]).told.contains(&SAMPLE));
+    bench.now += SWEEP_AFTER;
+    assert!(bench.call(vec![], vec![]).told.is_empty());
 }
 
 #[test]
