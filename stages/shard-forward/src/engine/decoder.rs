@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use models::{Activation, DecoderConfig, LayerConfig, ModelFolder, Weights};
+use models::{DecoderConfig, ModelFolder, Weights};
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
 use tch::{Device, Kind, Tensor};
@@ -15,12 +15,12 @@ use super::device::{ComputeDevice, set_threads};
 use super::device_rows::DeviceRows;
 use super::exact::Exact;
 use super::kv::KvCache;
+use super::layer::{Head, Layer, Pass, Sizes, Step};
 use super::libtorch::{Libtorch, row_counts};
-use super::memory::Shared;
 use super::message::{from_message, kind_of, to_message};
-use super::ops::{Attention, Linear, Ops, Scoring};
+use super::ops::Ops;
 use super::plan::LayerPlan;
-use super::rope::{Rope, Rotation};
+use super::rope::Rope;
 use super::rows::output_rows;
 use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
 use super::weights::{Loader, Weight};
@@ -59,78 +59,6 @@ pub struct Decoder {
     kv: KvCache,
     kept: HashMap<SequenceId, KeptRow>,
     options: (Kind, Device),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sizes {
-    hidden: i64,
-    heads: i64,
-    kv_heads: i64,
-    head_dim: i64,
-    intermediate: i64,
-    vocabulary: u32,
-    eps: f64,
-    qkv_bias: bool,
-    o_bias: bool,
-    mlp_bias: bool,
-    qk_norm: bool,
-    sandwich_norms: bool,
-    norm_offset: bool,
-    activation: Activation,
-    embedding_scale: Option<f64>,
-    scoring: Scoring,
-    logit_softcap: Option<f64>,
-    fused: bool,
-}
-
-#[derive(Debug)]
-struct Layer {
-    before_attention: Weight,
-    /// q, k and v heads side by side: `[(n_heads + 2 n_kv_heads) * head_dim, hidden_size]`.
-    qkv_proj: Box<dyn Linear>,
-    /// Where each head of queries and keys is normed, `[head_dim]` each.
-    qk_norm: Option<[Weight; 2]>,
-    o_proj: Box<dyn Linear>,
-    /// Where what attention gives is normed before it is added.
-    after_attention: Option<Weight>,
-    before_mlp: Weight,
-    /// Gate and up side by side: `[2 * intermediate_size, hidden_size]`.
-    gate_up_proj: Box<dyn Linear>,
-    down_proj: Box<dyn Linear>,
-    /// Where what the MLP gives is normed before it is added.
-    after_mlp: Option<Weight>,
-    /// Which of the model's rotary embeddings turns queries and keys.
-    rope: Option<usize>,
-    /// How far it sees, by its place among the shard's windows.
-    window: usize,
-}
-
-#[derive(Debug)]
-struct Head {
-    norm: Weight,
-    lm_head: Box<dyn Linear>,
-}
-
-/// What all layers need to know of a step, and the head. All that it needs of the host is on the device before the first layer
-/// is started, so that the host waits for the device once a step.
-struct Step {
-    /// One for each rotary embedding of the model.
-    rotations: Vec<Rotation>,
-    slots: Tensor,
-    /// One for each of the shard's windows.
-    attention: Vec<Box<dyn Attention>>,
-    /// On the last shard, the rows that give a token; none when all do.
-    sampled: Option<Tensor>,
-    /// On the last shard, when it is not on the CPU.
-    rows: Option<DeviceRows>,
-}
-
-/// One step's way through the layers.
-struct Pass<'a> {
-    sizes: &'a Sizes,
-    ops: &'a dyn Ops,
-    kv: &'a KvCache,
-    step: &'a Step,
 }
 
 /// The logits for the token at `position`: `[vocab_size]`, in the dtype in which they were computed.
@@ -413,177 +341,6 @@ impl Engine for Decoder {
 
     fn vocabulary(&self) -> u32 {
         self.sizes.vocabulary
-    }
-}
-
-impl Layer {
-    /// Adds how far the layer sees to the shard's `windows` where none is as far.
-    fn load(
-        loader: &Loader<'_>,
-        sizes: &Sizes,
-        i: u32,
-        config: LayerConfig,
-        windows: &mut Vec<Option<u32>>,
-    ) -> anyhow::Result<Self> {
-        let Sizes { hidden, heads, kv_heads, head_dim, intermediate, .. } = *sizes;
-        let q_proj = format!("model.layers.{i}.self_attn.q_proj");
-        let k_proj = format!("model.layers.{i}.self_attn.k_proj");
-        let v_proj = format!("model.layers.{i}.self_attn.v_proj");
-        let o_proj = format!("model.layers.{i}.self_attn.o_proj");
-        let gate_proj = format!("model.layers.{i}.mlp.gate_proj");
-        let up_proj = format!("model.layers.{i}.mlp.up_proj");
-        let down_proj = format!("model.layers.{i}.mlp.down_proj");
-        let (n_q, n_kv) = (heads * head_dim, kv_heads * head_dim);
-        let qkv = [(&*q_proj, n_q), (&*k_proj, n_kv), (&*v_proj, n_kv)];
-        let gate_up = [(&*gate_proj, intermediate), (&*up_proj, intermediate)];
-        let norm =
-            |name: &str, width: i64| sizes.norm(loader, &format!("model.layers.{i}.{name}.weight"), width);
-        // Their parts side by side, by the checkpoint or here.
-        let joined = |name: &str, parts: &[(&str, i64)], bias: bool| match sizes.fused {
-            true => {
-                let n_out = parts.iter().map(|(_, n_out)| n_out).sum();
-                loader.linear(&format!("model.layers.{i}.{name}"), [n_out, hidden], bias)
-            }
-            false => loader.fused(parts, hidden, bias),
-        };
-        let qk_norm = match sizes.qk_norm {
-            true => Some([norm("self_attn.q_norm", head_dim)?, norm("self_attn.k_norm", head_dim)?]),
-            false => None,
-        };
-        let window = windows.iter().position(|window| *window == config.window).unwrap_or_else(|| {
-            windows.push(config.window);
-            windows.len() - 1
-        });
-        // Llama's `post_attention_layernorm` stands before its MLP.
-        let (after_attention, before_mlp, after_mlp) = match sizes.sandwich_norms {
-            true => (
-                Some("post_attention_layernorm"),
-                "pre_feedforward_layernorm",
-                Some("post_feedforward_layernorm"),
-            ),
-            false => (None, "post_attention_layernorm", None),
-        };
-        Ok(Self {
-            before_attention: norm("input_layernorm", hidden)?,
-            qkv_proj: joined("self_attn.qkv_proj", &qkv, sizes.qkv_bias)?,
-            qk_norm,
-            o_proj: loader.linear(&o_proj, [hidden, n_q], sizes.o_bias)?,
-            after_attention: after_attention.map(|name| norm(name, hidden)).transpose()?,
-            before_mlp: norm(before_mlp, hidden)?,
-            gate_up_proj: joined("mlp.gate_up_proj", &gate_up, sizes.mlp_bias)?,
-            down_proj: loader.linear(&down_proj, [hidden, intermediate], sizes.mlp_bias)?,
-            after_mlp: after_mlp.map(|name| norm(name, hidden)).transpose()?,
-            rope: config.rope,
-            window,
-        })
-    }
-
-    /// `x`: `[rows, hidden_size]` → the same shape.
-    fn forward(&self, pass: &Pass<'_>, layer: usize, x: Tensor) -> Tensor {
-        let Pass { sizes, ops, .. } = pass;
-        let add = |x: Tensor, linear: &dyn Linear, y: &Tensor, norm: &Option<Weight>| match norm {
-            Some(norm) => ops.add(x, &ops.rms_norm(&linear.forward(y), norm, sizes.eps)),
-            None => linear.add_to(x, y),
-        };
-        let normed = ops.rms_norm(&x, &self.before_attention, sizes.eps);
-        let attended = self.attend(pass, layer, &normed);
-        let x = add(x, &*self.o_proj, &attended, &self.after_attention);
-        let normed = ops.rms_norm(&x, &self.before_mlp, sizes.eps);
-        let gated = ops.gated(&self.gate_up_proj.forward(&normed), sizes.activation);
-        add(x, &*self.down_proj, &gated, &self.after_mlp)
-    }
-
-    /// `x`: `[rows, hidden_size]`, normed → `[rows, n_heads * head_dim]`.
-    fn attend(&self, pass: &Pass<'_>, layer: usize, x: &Tensor) -> Tensor {
-        let Pass { ops, kv, step, .. } = pass;
-        let Sizes { heads, kv_heads, head_dim, eps, .. } = *pass.sizes;
-        let qkv = self.qkv_proj.forward(x).view([-1, heads + 2 * kv_heads, head_dim]);
-        let mut qk = qkv.narrow(1, 0, heads + kv_heads);
-        if let Some([q_norm, k_norm]) = &self.qk_norm {
-            let q = ops.rms_norm(&qk.narrow(1, 0, heads).contiguous(), q_norm, eps);
-            let k = ops.rms_norm(&qk.narrow(1, heads, kv_heads).contiguous(), k_norm, eps);
-            qk = Tensor::cat(&[q, k], 1);
-        }
-        if let Some(rope) = self.rope {
-            qk = ops.rotate(&qk, &step.rotations[rope]);
-        }
-        let q = qk.narrow(1, 0, heads);
-        let (k, v) = (qk.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads));
-        let keys_values = Tensor::cat(&[k, v], 1);
-        kv.write(layer, &step.slots, &keys_values);
-        step.attention[self.window].forward(layer, kv, &q, &keys_values)
-    }
-}
-
-impl Head {
-    fn load(
-        loader: &Loader<'_>,
-        sizes: &Sizes,
-        tied: bool,
-        embed_tokens: Option<&Weight>,
-    ) -> anyhow::Result<Self> {
-        let lm_head = match embed_tokens {
-            Some(Shared::Owned(embed_tokens)) if tied => Shared::Owned(embed_tokens.shallow_clone()),
-            _ if tied => sizes.embed_tokens(loader)?,
-            _ => loader.get("lm_head.weight", &[i64::from(sizes.vocabulary), sizes.hidden])?,
-        };
-        Ok(Self {
-            norm: sizes.norm(loader, "model.norm.weight", sizes.hidden)?,
-            lm_head: loader.ops().linear(lm_head, None),
-        })
-    }
-
-    /// `x`: `[rows, hidden_size]` → logits, `[rows, vocab_size]`.
-    fn forward(&self, sizes: &Sizes, ops: &dyn Ops, x: &Tensor) -> Tensor {
-        let logits = self.lm_head.forward(&ops.rms_norm(x, &self.norm, sizes.eps));
-        match sizes.logit_softcap {
-            Some(cap) => ops.softcap(logits, cap),
-            None => logits,
-        }
-    }
-}
-
-impl Sizes {
-    fn new(config: &DecoderConfig) -> Self {
-        Self {
-            hidden: config.hidden_size as i64,
-            heads: config.num_attention_heads as i64,
-            kv_heads: config.num_key_value_heads as i64,
-            head_dim: config.head_dim as i64,
-            intermediate: config.intermediate_size as i64,
-            vocabulary: config.vocab_size as u32,
-            eps: config.rms_norm_eps,
-            qkv_bias: config.qkv_bias,
-            o_bias: config.o_bias,
-            mlp_bias: config.mlp_bias,
-            qk_norm: config.qk_norm,
-            sandwich_norms: config.sandwich_norms,
-            norm_offset: config.norm_offset,
-            activation: config.activation,
-            embedding_scale: config.embedding_scale,
-            scoring: Scoring { scale: config.attention_scale, softcap: config.attention_softcap },
-            logit_softcap: config.logit_softcap,
-            fused: config.fused,
-        }
-    }
-
-    /// Of the matrices of one layer.
-    fn layer_parameters(&self) -> u64 {
-        let attention = 2 * (self.heads + self.kv_heads) * self.head_dim;
-        (self.hidden * (attention + 3 * self.intermediate)).unsigned_abs()
-    }
-
-    /// What a norm scales by: `[width]`, in f32 where it is not what the checkpoint has.
-    fn norm(&self, loader: &Loader<'_>, name: &str, width: i64) -> anyhow::Result<Weight> {
-        let weight = loader.get(name, &[width])?;
-        Ok(match self.norm_offset {
-            true => Shared::Owned(weight.tensor().to_kind(Kind::Float) + 1.0),
-            false => weight,
-        })
-    }
-
-    fn embed_tokens(&self, loader: &Loader<'_>) -> anyhow::Result<Weight> {
-        loader.get("model.embed_tokens.weight", &[i64::from(self.vocabulary), self.hidden])
     }
 }
 

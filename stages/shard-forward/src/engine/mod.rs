@@ -9,6 +9,7 @@ mod blocks;
 mod echo;
 
 mod decoder;
+mod layer;
 
 mod device_rows;
 mod kv;
