@@ -85,7 +85,7 @@ pub fn gated(gate_up: &[f32], width: usize, function: Gate, out: &mut [f32], thr
 /// Half of 1 + tanh(y) is the sigmoid of 2 y.
 #[inline(always)]
 fn gelu_argument(x: f32) -> f32 {
-    const TWICE_ROOT_OF_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_ROOT_OF_2_OVER_PI: f32 = 1.595_769_2;
     TWICE_ROOT_OF_2_OVER_PI * (0.044_715 * x * x * x + x)
 }
 
