@@ -14,6 +14,8 @@ use crate::bench::table::Table;
 use crate::bench::usage::Usage;
 use crate::cluster::{BrokerHoldings, Cluster, Nats, Options};
 
+/// As little as a tenth of the requests fills.
+const JOURNAL_MIB: &str = "1";
 /// Requests at a time.
 const CLIENTS: usize = 32;
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
@@ -69,7 +71,8 @@ struct Sample {
 impl Soak {
     /// Serves the load with the demo pipeline and watches.
     pub async fn run(&self) -> anyhow::Result<SoakReport> {
-        let mut options = Options::demo();
+        // A journal that is full before the measurement starts: what it takes up is bounded, and is not growth.
+        let mut options = Options::demo().gateway(&["--journal-mib", JOURNAL_MIB]);
         options.log = "warn".into();
         let cluster = Cluster::start(options).await?;
         let bus = Bus::connect(&cluster.nats.url(), "soak").await?;
