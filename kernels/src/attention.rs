@@ -1,5 +1,6 @@
 //! Attention of rows over keys and values in blocks.
 
+use std::ops::Range;
 use std::slice::ChunksExact;
 
 use crate::cpu::{self, Kernel};
@@ -92,64 +93,75 @@ impl<E: Element> Kernel for Group<'_, E> {
     #[inline(always)]
     fn run(self) {
         let Group { q, cache, kv_head, row, scoring, scores, out } = self;
-        let head_dim = cache.head_dim;
+        let (head_dim, Scoring { scale, softcap }) = (cache.head_dim, *scoring);
         scores.clear();
         let seen = row.seen();
         scores.resize(q.len() / head_dim * seen, 0.0);
         let mut vector = vec![0.0; head_dim];
-        for (key, i) in row.vectors(cache, 0, kv_head).zip(0..) {
-            widen(key, &mut vector);
-            for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(seen)) {
-                scores[i] = lanes::dot(q, &vector) * scoring.scale;
+        for part in row.parts(cache.block_tokens) {
+            for (key, i) in cache.vectors(&part, 0, kv_head).zip(part.at..) {
+                widen(key, &mut vector);
+                for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(seen)) {
+                    scores[i] = lanes::dot(q, &vector) * scale;
+                }
             }
         }
         for scores in scores.chunks_exact_mut(seen) {
-            if let Some(cap) = scoring.softcap {
+            if let Some(cap) = softcap {
                 scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
             }
             softmax(scores);
         }
         out.fill(0.0);
-        for (value, i) in row.vectors(cache, 1, kv_head).zip(0..) {
-            widen(value, &mut vector);
-            for (out, scores) in out.chunks_exact_mut(head_dim).zip(scores.chunks_exact(seen)) {
-                let weight = scores[i];
-                for (out, value) in out.iter_mut().zip(&vector) {
-                    *out = weight.mul_add(*value, *out);
+        for part in row.parts(cache.block_tokens) {
+            for (value, i) in cache.vectors(&part, 1, kv_head).zip(part.at..) {
+                widen(value, &mut vector);
+                for (out, scores) in out.chunks_exact_mut(head_dim).zip(scores.chunks_exact(seen)) {
+                    let weight = scores[i];
+                    for (out, value) in out.iter_mut().zip(&vector) {
+                        *out = weight.mul_add(*value, *out);
+                    }
                 }
             }
         }
     }
 }
 
-impl<'a> Sight<'a> {
+impl Sight<'_> {
     /// How many tokens the row sees.
     #[inline(always)]
     fn seen(&self) -> usize {
         self.tokens - self.first
     }
 
-    /// The keys (0) or values (1) that the row sees, in the order of positions.
+    /// What it sees, block by block.
     #[inline(always)]
-    fn vectors<E>(
-        &self,
-        cache: &Cache<'a, E>,
-        key_or_value: usize,
-        kv_head: usize,
-    ) -> impl Iterator<Item = &'a [E]> {
-        let blocks = &self.blocks[self.first / cache.block_tokens..];
-        let blocks = blocks.iter().flat_map(move |&block| cache.vectors(block, key_or_value, kv_head));
-        blocks.skip(self.first % cache.block_tokens).take(self.seen())
+    fn parts(&self, block_tokens: usize) -> impl Iterator<Item = Part> {
+        let (first, tokens, blocks) = (self.first, self.tokens, self.blocks);
+        (first / block_tokens..tokens.div_ceil(block_tokens)).map(move |i| {
+            let start = i * block_tokens;
+            let from = first.max(start);
+            let within = from - start..tokens.min(start + block_tokens) - start;
+            Part { block: blocks[i], within, at: from - first }
+        })
     }
 }
 
+/// Tokens of one block.
+struct Part {
+    block: u32,
+    within: Range<usize>,
+    /// The place of the first among those that the row sees.
+    at: usize,
+}
+
 impl<'a, E> Cache<'a, E> {
-    /// The keys (0) or values (1) of a block's tokens.
+    /// The keys (0) or values (1) of these tokens.
     #[inline(always)]
-    fn vectors(&self, block: u32, key_or_value: usize, kv_head: usize) -> ChunksExact<'a, E> {
-        let run = self.block_tokens * self.head_dim;
-        let start = ((block as usize * 2 + key_or_value) * self.n_kv_heads + kv_head) * run;
-        self.pool[start..][..run].chunks_exact(self.head_dim)
+    fn vectors(&self, part: &Part, key_or_value: usize, kv_head: usize) -> ChunksExact<'a, E> {
+        let run = (part.block as usize * 2 + key_or_value) * self.n_kv_heads + kv_head;
+        let first = run * self.block_tokens + part.within.start;
+        self.pool[first * self.head_dim..][..part.within.len() * self.head_dim].chunks_exact(self.head_dim)
     }
 }
 
