@@ -353,13 +353,13 @@ fn refusal(subject: &Subject, error: &jetstream::context::PublishError) -> Failu
             Failure::new(FailureKind::Overloaded, "the request queue is full, try again later")
                 .with_code("queue_full")
         }
-        (PublishErrorKind::StreamNotFound, _) => {
-            tracing::warn!(%subject, "work queue does not exist, or has no leader");
+        _ if is_unanswered(error) => {
+            tracing::warn!(%subject, %error, "work queue does not exist, or has no leader");
             Failure::bus_away()
         }
         (kind, _) => {
             tracing::warn!(%subject, ?kind, %error, "work queue refused an entry");
-            Failure::bus_away()
+            Failure::new(FailureKind::Unavailable, "the message bus did not take the request")
         }
     }
 }
