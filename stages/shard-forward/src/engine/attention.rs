@@ -30,7 +30,8 @@ pub(super) struct AttentionPlan {
 enum Part {
     /// One row each of sequences of similar length.
     Decode(Decode),
-    /// The first rows of a sequence: they attend to each other only, each to all before it.
+    /// The first rows of a sequence: they attend to each other only, each to all before it, with nothing done to scores that
+    /// libtorch's kernel does not do.
     First { rows: Range<i64> },
     /// Other rows of a sequence.
     Chunk {
@@ -102,7 +103,10 @@ impl AttentionPlan {
             let tokens = slice.start + slice.ids.len() as u32;
             if slice.ids.len() == 1 {
                 decode.push(DecodeRow::new(row, slice.sequence, tokens, window, block_tokens));
-            } else if slice.start == 0 && window.is_none_or(|window| tokens <= window) {
+            } else if slice.start == 0
+                && window.is_none_or(|window| tokens <= window)
+                && scoring.softcap.is_none()
+            {
                 parts.push(Part::First { rows: rows.clone() });
             } else {
                 let first_block = first_seen(slice.start, window) / block_tokens;
@@ -213,7 +217,7 @@ fn prefill(
 
 impl Scoring {
     /// Each query's weighted mean of the values, `[.., queries, head_dim]`; `mask` is 0 where a query sees a key, else −∞. With
-    /// `causal` each sees those up to its own place.
+    /// `causal`, which goes without a softcap, each sees those up to its own place.
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, causal: bool) -> Tensor {
         let Some(cap) = self.softcap else {
             return Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, self.scale, false);
@@ -221,11 +225,6 @@ impl Scoring {
         let mut scores = ((q.matmul(&k.transpose(-2, -1)) * self.scale) / cap).tanh() * cap;
         if let Some(mask) = mask {
             scores += mask;
-        }
-        if causal {
-            let size = scores.size();
-            let square = [size[size.len() - 2], size[size.len() - 1]];
-            scores += Tensor::full(square, f64::NEG_INFINITY, (scores.kind(), scores.device())).triu(1);
         }
         scores.softmax(-1, Kind::Float).to_kind(v.kind()).matmul(v)
     }
