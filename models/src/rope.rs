@@ -191,6 +191,18 @@ fn read_scaling(
 /// Source of the defaults: `_compute_yarn_parameters` of transformers.
 fn read_yarn(table: &ConfigFields, rope: &Rope, original: usize) -> Result<RopeScaling, ConfigError> {
     let factor = table.positive("factor")?.unwrap_or(rope.positions as f64 / original as f64);
+    if rope.config.theta <= 1.0 {
+        return Err(table.invalid("rope_theta", &json!(rope.config.theta), "more than 1"));
+    }
+    let beta_fast = table.positive("beta_fast")?.unwrap_or(32.0);
+    let beta_slow = table.positive("beta_slow")?.unwrap_or(1.0);
+    if beta_fast <= beta_slow {
+        return Err(table.invalid(
+            "beta_fast",
+            &json!(beta_fast),
+            &format!("more than the beta_slow of {beta_slow}"),
+        ));
+    }
     let growth = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
     let scales = (table.not_negative("mscale")?, table.not_negative("mscale_all_dim")?);
     let usual = match scales {
@@ -199,8 +211,8 @@ fn read_yarn(table: &ConfigFields, rope: &Rope, original: usize) -> Result<RopeS
     };
     Ok(RopeScaling::Yarn {
         factor,
-        beta_fast: table.positive("beta_fast")?.unwrap_or(32.0),
-        beta_slow: table.positive("beta_slow")?.unwrap_or(1.0),
+        beta_fast,
+        beta_slow,
         truncate: table.bool("truncate")?.unwrap_or(true),
         original_max_position_embeddings: original as u32,
         attention_factor: table.positive("attention_factor")?.unwrap_or(usual),
@@ -209,6 +221,9 @@ fn read_yarn(table: &ConfigFields, rope: &Rope, original: usize) -> Result<RopeS
 
 /// Source of the defaults: `_compute_longrope_parameters` of transformers.
 fn read_longrope(table: &ConfigFields, rope: &Rope, original: usize) -> Result<RopeScaling, ConfigError> {
+    if original < 2 {
+        return Err(table.invalid("original_max_position_embeddings", &json!(original), "2 or more"));
+    }
     let pairs = rope.rotary_dim / 2;
     let short_factor =
         table.positives("short_factor", pairs)?.ok_or_else(|| table.missing("short_factor"))?;

@@ -113,6 +113,18 @@ fn each_impossible_value_is_refused_by_field() {
             json!({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}}),
             "rope_scaling.high_freq_factor",
         ),
+        (
+            json!({"rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 32}}),
+            "rope_scaling.beta_fast",
+        ),
+        (
+            json!({"rope_theta": 1.0, "rope_scaling": {"type": "yarn", "factor": 4}}),
+            "rope_scaling.rope_theta",
+        ),
+        (
+            json!({"max_position_embeddings": 1, "rope_scaling": {"type": "longrope", "factor": 4}}),
+            "rope_scaling.original_max_position_embeddings",
+        ),
     ] {
         let error = with(changes.clone()).unwrap_err();
         assert!(
