@@ -23,7 +23,7 @@ use crate::bus::Queue;
 /// Tokens after which shard-forward.0 hears how far the client is; well below the smallest useful window.
 const ACKNOWLEDGE_EVERY: u32 = 16;
 
-/// Routes in a row that may be lost before the answer goes on.
+/// Routes in a row that may be lost otherwise than by a death before the answer goes on.
 const ROUTES_LOST_MAX: u32 = 3;
 
 /// Deaths in a row after which nothing else is served beside the request: the next one is its own doing.
@@ -63,9 +63,9 @@ pub struct Answer {
     /// The delivered token ids: what the next attempt is forced to repeat.
     journal: Vec<u32>,
     acknowledged: u32,
-    /// Routes that were lost since the last piece.
+    /// Routes that were lost since the last piece while all their instances lived.
     routes_lost: u32,
-    /// Those of them of which an instance had gone.
+    /// Those of which an instance had gone.
     deaths: u32,
     ended: bool,
 }
@@ -168,15 +168,20 @@ impl Answer {
     /// Opens the next attempt, with what was delivered forced, when it was the route that failed and not the request; fails
     /// with `lost` otherwise, and when too many routes were lost in a row.
     ///
-    /// After two deaths the request is served alone. A death then is its own doing: it is quarantined, as is one of which a stage
-    /// says that it ended the stage's instances.
+    /// After two deaths the request is served alone. A death then is its own doing unless all around it instances die: it is
+    /// quarantined, as is one of which a stage says that it ended the stage's instances.
     async fn go_on(&mut self, lost: Failure) -> Result<(), Failure> {
-        if lost.is_poison() || (lost.is_instance_lost() && self.request.context.alone) {
+        if lost.is_poison() {
             return Err(self.quarantine().await);
         }
         if lost.is_instance_lost() {
             self.deaths += 1;
+            let blamed = || self.door.state().deaths.blame(self.fp, self.deaths, std::time::Instant::now());
+            if self.request.context.alone && blamed() {
+                return Err(self.quarantine().await);
+            }
             self.request.context.alone = self.deaths >= DEATHS_IN_COMPANY;
+            return self.resume(lost).await;
         }
         match lost.kind {
             // As often as the bus is away, until the deadline.

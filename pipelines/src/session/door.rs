@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::answer::Answer;
 use super::ask::{Ask, AskInput};
 use super::catalog::Catalog;
+use super::deaths::Deaths;
 use super::feedback::Feedbacks;
 use super::images::{AskImage, Discards, Images};
 use super::quarantine::{self, Quarantine};
@@ -40,6 +41,7 @@ pub(super) struct DoorState {
     catalog: Catalog,
     pub(super) roster: Roster,
     pub(super) feedbacks: Feedbacks,
+    pub(super) deaths: Deaths,
     pub(super) quarantine: Quarantine,
     pub(super) waits: Waits,
     discards: Discards,
@@ -65,6 +67,7 @@ impl Door {
             catalog: catalog.clone(),
             roster: Roster::default(),
             feedbacks: Feedbacks::default(),
+            deaths: Deaths::default(),
             quarantine: Quarantine::default(),
             waits: Waits::default(),
             discards: Discards::new(&bus),
@@ -289,8 +292,9 @@ async fn listen(
             },
             Some(message) = quarantined.next() => state.quarantine.hear(&message.payload),
             _ = look.tick() => {
-                let now = peers.borrow_and_update().clone();
-                state.roster.peers(&now, Instant::now(), &state.feedbacks);
+                let (there, now) = (peers.borrow_and_update().clone(), Instant::now());
+                state.deaths.peers(&there, now);
+                state.roster.peers(&there, now, &state.feedbacks);
             }
             Ok(()) = connections.changed() => state.roster.reconnected(&state.feedbacks),
             () = stop.cancelled() => return,

@@ -3,6 +3,7 @@
 mod answer;
 mod ask;
 mod catalog;
+mod deaths;
 mod door;
 mod feedback;
 mod images;
