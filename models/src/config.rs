@@ -8,7 +8,7 @@ use crate::config_fields::{ConfigError, ConfigFields};
 use crate::rope::{Rope, RopeScaling, read_rope};
 
 /// Limits far above any model that exists; below them no product of two sizes overflows.
-const HIDDEN_MAX: usize = 1 << 20;
+pub(crate) const HIDDEN_MAX: usize = 1 << 20;
 const LAYERS_MAX: usize = 1 << 12;
 const HEADS_MAX: usize = 1 << 14;
 const HEAD_DIM_MAX: usize = 1 << 14;
@@ -31,6 +31,38 @@ pub struct LayerConfig {
     pub window: Option<u32>,
     /// Which of the model's rotary embeddings turns queries and keys; none where positions are not known.
     pub rope: Option<usize>,
+    /// Whether the model's experts stand in place of its MLP.
+    pub experts: bool,
+}
+
+/// The experts of a sparse model: MLPs of which each row goes through a few. Source: arXiv:2401.04088, sec. 2.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertsConfig {
+    /// How many there are in a layer.
+    pub count: usize,
+    /// Through how many each row goes.
+    pub per_token: usize,
+    /// Width inside each.
+    pub intermediate_size: usize,
+    /// Whether the shares of those that are chosen add up to one.
+    pub normalised: bool,
+    /// How the checkpoint names them.
+    pub names: ExpertNames,
+}
+
+/// What stands behind `model.layers.{i}.` in a checkpoint, without `.weight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertNames {
+    /// What gives each expert its logit.
+    pub router: &'static str,
+    /// Behind it stands an expert's number.
+    pub experts: &'static str,
+    /// `gate_proj` of an expert.
+    pub gate: &'static str,
+    /// `up_proj` of an expert.
+    pub up: &'static str,
+    /// `down_proj` of an expert.
+    pub down: &'static str,
 }
 
 /// What the gate of an MLP goes through.
@@ -58,8 +90,10 @@ pub struct RopeConfig {
 pub struct DecoderConfig {
     /// Width of the hidden state.
     pub hidden_size: usize,
-    /// Width inside the MLP.
+    /// Width inside the MLP, not inside an expert.
     pub intermediate_size: usize,
+    /// The experts of the layers that have some.
+    pub experts: Option<ExpertsConfig>,
     /// Number of decoder layers.
     pub num_hidden_layers: usize,
     /// One for each decoder layer.
@@ -161,8 +195,9 @@ impl DecoderConfig {
         let mut config = Self {
             hidden_size,
             intermediate_size: size("intermediate_size", HIDDEN_MAX)?,
+            experts: None,
             num_hidden_layers,
-            layers: vec![LayerConfig { window: None, rope: Some(0) }; num_hidden_layers],
+            layers: vec![LayerConfig { window: None, rope: Some(0), experts: false }; num_hidden_layers],
             num_attention_heads,
             num_key_value_heads: read_key_value_heads(fields, defaults, num_attention_heads)?,
             head_dim,

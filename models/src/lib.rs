@@ -26,7 +26,7 @@ mod template;
 mod template_source;
 mod to_json;
 
-pub use config::{Activation, DecoderConfig, LayerConfig, RopeConfig};
+pub use config::{Activation, DecoderConfig, ExpertNames, ExpertsConfig, LayerConfig, RopeConfig};
 pub use config_fields::ConfigError;
 pub use fingerprint::FingerprintError;
 pub use folder::{FolderError, ModelFolder};

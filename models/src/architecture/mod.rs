@@ -4,25 +4,29 @@ mod gemma2;
 mod gemma3;
 mod llama;
 mod mistral;
+mod mixtral;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use serde_json::{Value, json};
 
-use crate::config::{Activation, DecoderConfig, LayerConfig};
+use crate::config::{Activation, DecoderConfig, ExpertNames, ExpertsConfig, HIDDEN_MAX, LayerConfig};
 use crate::config_fields::{ConfigError, ConfigFields};
 use crate::rope::Rotary;
 
-const ALL: [&Architecture; 8] = [
+const ALL: [&Architecture; 10] = [
     &gemma2::ARCHITECTURE,
     &gemma3::ARCHITECTURE,
     &llama::ARCHITECTURE,
     &mistral::ARCHITECTURE,
+    &mixtral::ARCHITECTURE,
     &phi3::ARCHITECTURE,
     &qwen2::ARCHITECTURE,
     &qwen3::ARCHITECTURE,
+    &qwen3_moe::ARCHITECTURE,
     &smollm3::ARCHITECTURE,
 ];
 
@@ -126,6 +130,32 @@ fn window_in_some_layers(
         layer.window = window.filter(|_| sliding);
     }
     Ok(())
+}
+
+/// Experts that there may be in a layer, far above any model.
+const EXPERTS_MAX: usize = 1 << 12;
+
+/// What a sparse architecture's fields are called, and what they stand for when absent.
+struct ExpertFields {
+    count: (&'static str, usize),
+    per_token: usize,
+    /// The field of the width inside an expert.
+    intermediate_size: (&'static str, usize),
+    names: ExpertNames,
+}
+
+/// Reads the experts, whose shares add up to one.
+fn read_experts(fields: &ConfigFields, of: &ExpertFields) -> Result<ExpertsConfig, ConfigError> {
+    let (field, default) = of.count;
+    let count = fields.whole(field, 1..=EXPERTS_MAX)?.unwrap_or(default);
+    let per_token = fields.whole("num_experts_per_tok", 1..=EXPERTS_MAX)?.unwrap_or(of.per_token);
+    if per_token > count {
+        let expected = format!("no more than {count} experts");
+        return Err(fields.invalid("num_experts_per_tok", &json!(per_token), &expected));
+    }
+    let (field, default) = of.intermediate_size;
+    let intermediate_size = fields.whole(field, 1..=HIDDEN_MAX)?.unwrap_or(default);
+    Ok(ExpertsConfig { count, per_token, intermediate_size, normalised: true, names: of.names })
 }
 
 /// Tokens that a row sees, its own included; none when that is as long as any sequence.

@@ -10,7 +10,8 @@ Each folder holds a checkpoint (`config.json`, `model.safetensors`, f32) and `ex
     greedy.i      [24]                      i64   what follows it greedily; an end-of-sequence id does not end it
 
 The metadata of `expected.safetensors` says where it came from. A prompt is drawn again when one of its greedy choices
-is closer than `MARGIN_MIN`, so that another order of additions does not change `greedy`.
+is closer than `MARGIN_MIN`, so that another order of additions does not change `greedy`, and when bf16 is off by more than
+`BF16_OFF_MAX` of a row's largest logit: a row went through other experts.
 """
 
 import json
@@ -24,6 +25,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
 
 HERE = Path(__file__).parent
 COMMAND = ".deps/python/bin/python stages/shard-forward/goldens/make.py"
@@ -31,6 +33,7 @@ GREEDY_TOKENS = 24
 LONG_PROMPT_TOKENS = 64
 LONG_PROMPT_LOGITS = 8
 MARGIN_MIN = 0.03
+BF16_OFF_MAX = 0.2
 INITIALIZER_RANGE = 0.2
 
 COMMON = {
@@ -62,6 +65,8 @@ SMOLLM3 = {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "pa
 GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "pad_token_id": 0}
 GEMMA2 = {**GEMMA, "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2"}
 GEMMA3 = {**GEMMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+MIXTRAL = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}
 PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 0}
 
 
@@ -285,6 +290,63 @@ GOLDENS = (
         },
         prompt_lengths=(1, 7, 33, 600),
     ),
+    Golden(
+        "mixtral",
+        seed=20,
+        config={
+            **MIXTRAL,
+            **SMALL,
+            "intermediate_size": 24,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "sliding_window": None,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden(
+        "mixtral-windows",
+        seed=21,
+        config={
+            **MIXTRAL,
+            **SMALL,
+            "intermediate_size": 24,
+            "head_dim": 24,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "sliding_window": 14,
+        },
+    ),
+    Golden(
+        "qwen3-moe",
+        seed=22,
+        config={
+            **QWEN3_MOE,
+            **SMALL,
+            "head_dim": 32,
+            "moe_intermediate_size": 16,
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden(
+        "qwen3-moe-some",
+        seed=23,
+        config={
+            **QWEN3_MOE,
+            **SMALL,
+            "num_hidden_layers": 4,
+            "moe_intermediate_size": 16,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
 )
 
 
@@ -301,7 +363,9 @@ def write_checkpoint(golden: Golden, folder: Path) -> None:
         for weight in model.parameters():
             if weight.dim() == 1:  # norms start as ones and biases as zeros, which would hide a missing one
                 weight.add_(torch.randn_like(weight) * 0.3)
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    # As on the Hub: each expert's matrices by themselves.
+    weights = revert_weight_conversion(model, model.state_dict())
+    weights = {name: weight.contiguous() for name, weight in weights.items()}
     if golden.config["tie_word_embeddings"]:
         del weights["lm_head.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -324,18 +388,18 @@ def expected(golden: Golden, folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for i, n_tokens in enumerate(golden.prompt_lengths):
         n_stored = n_tokens if n_tokens <= LONG_PROMPT_TOKENS else LONG_PROMPT_LOGITS
-        margin = 0.0
-        while margin < MARGIN_MIN:
+        margin, off = 0.0, torch.ones(1)
+        while margin < MARGIN_MIN or off.max() > BF16_OFF_MAX:
             input_ids = torch.randint(3, COMMON["vocab_size"], (n_tokens,), generator=generator)
             greedy_ids, margin = greedy(model, input_ids)
+            logits, coarse_logits = (
+                computed(input_ids[None], use_cache=False).logits[0, -n_stored:].float().contiguous()
+                for computed in (model, coarse)
+            )
+            off = (coarse_logits - logits).abs().amax(1) / logits.abs().amax(1)
         tensors[f"input_ids.{i}"] = input_ids
-        logits, coarse_logits = (
-            computed(input_ids[None], use_cache=False).logits[0, -n_stored:].float().contiguous()
-            for computed in (model, coarse)
-        )
         tensors[f"logits.{i}"], tensors[f"bf16_logits.{i}"] = logits, coarse_logits
         tensors[f"greedy.{i}"] = greedy_ids
-        off = (coarse_logits - logits).abs().amax(1) / logits.abs().amax(1)
         print(
             f"{golden.name}  {n_tokens:3} tokens  logit std {logits.std().item():.2f}  greedy margin {margin:.3f}  "
             f"bf16 off by {off.max().item():.3f} of a row's largest"

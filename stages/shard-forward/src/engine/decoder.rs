@@ -156,8 +156,7 @@ impl Decoder {
         for rows in row_counts(rows_max as i64).take_while(|_| Instant::now() < until) {
             // The weights of all layers have the same shapes.
             for layer in self.layers.iter().take(1) {
-                let linears = [&layer.qkv_proj, &layer.o_proj, &layer.gate_up_proj, &layer.down_proj];
-                linears.iter().for_each(|linear| linear.warm_up(rows));
+                layer.linears().for_each(|linear| linear.warm_up(rows));
             }
             for head in self.head.iter().filter(|_| rows as usize <= sampled_max) {
                 head.lm_head.warm_up(rows);

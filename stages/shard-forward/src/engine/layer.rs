@@ -1,12 +1,13 @@
 //! One decoder layer, and the head: what they hold and how a step goes through them.
 //! Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245.
 
-use models::{Activation, DecoderConfig, LayerConfig};
+use models::{Activation, DecoderConfig, ExpertsConfig, LayerConfig};
 use tch::{Kind, Tensor};
 
 use super::device_rows::DeviceRows;
 use super::kv::KvCache;
 use super::memory::Shared;
+use super::mlp::Mlp;
 use super::ops::{Attention, Linear, Ops, Scoring};
 use super::rope::Rotation;
 use super::weights::{Loader, Weight};
@@ -18,16 +19,17 @@ pub(super) struct Sizes {
     heads: i64,
     kv_heads: i64,
     pub(super) head_dim: i64,
-    intermediate: i64,
+    pub(super) intermediate: i64,
+    pub(super) experts: Option<ExpertsConfig>,
     pub(super) vocabulary: u32,
     eps: f64,
     qkv_bias: bool,
     o_bias: bool,
-    mlp_bias: bool,
+    pub(super) mlp_bias: bool,
     qk_norm: bool,
     sandwich_norms: bool,
     norm_offset: bool,
-    activation: Activation,
+    pub(super) activation: Activation,
     pub(super) embedding_scale: Option<f64>,
     pub(super) scoring: Scoring,
     logit_softcap: Option<f64>,
@@ -39,16 +41,14 @@ pub(super) struct Sizes {
 pub(super) struct Layer {
     before_attention: Weight,
     /// q, k and v heads side by side: `[(n_heads + 2 n_kv_heads) * head_dim, hidden_size]`.
-    pub(super) qkv_proj: Box<dyn Linear>,
+    qkv_proj: Box<dyn Linear>,
     /// Where each head of queries and keys is normed, `[head_dim]` each.
     qk_norm: Option<[Weight; 2]>,
-    pub(super) o_proj: Box<dyn Linear>,
+    o_proj: Box<dyn Linear>,
     /// Where what attention gives is normed before it is added.
     after_attention: Option<Weight>,
     before_mlp: Weight,
-    /// Gate and up side by side: `[2 * intermediate_size, hidden_size]`.
-    pub(super) gate_up_proj: Box<dyn Linear>,
-    pub(super) down_proj: Box<dyn Linear>,
+    pub(super) mlp: Mlp,
     /// Where what the MLP gives is normed before it is added.
     after_mlp: Option<Weight>,
     /// Which of the model's rotary embeddings turns queries and keys.
@@ -95,27 +95,15 @@ impl Layer {
         config: LayerConfig,
         windows: &mut Vec<Option<u32>>,
     ) -> anyhow::Result<Self> {
-        let Sizes { hidden, heads, kv_heads, head_dim, intermediate, .. } = *sizes;
+        let Sizes { hidden, heads, kv_heads, head_dim, .. } = *sizes;
         let q_proj = format!("model.layers.{i}.self_attn.q_proj");
         let k_proj = format!("model.layers.{i}.self_attn.k_proj");
         let v_proj = format!("model.layers.{i}.self_attn.v_proj");
         let o_proj = format!("model.layers.{i}.self_attn.o_proj");
-        let gate_proj = format!("model.layers.{i}.mlp.gate_proj");
-        let up_proj = format!("model.layers.{i}.mlp.up_proj");
-        let down_proj = format!("model.layers.{i}.mlp.down_proj");
         let (n_q, n_kv) = (heads * head_dim, kv_heads * head_dim);
         let qkv = [(&*q_proj, n_q), (&*k_proj, n_kv), (&*v_proj, n_kv)];
-        let gate_up = [(&*gate_proj, intermediate), (&*up_proj, intermediate)];
         let norm =
             |name: &str, width: i64| sizes.norm(loader, &format!("model.layers.{i}.{name}.weight"), width);
-        // Their parts side by side, by the checkpoint or here.
-        let joined = |name: &str, parts: &[(&str, i64)], bias: bool| match sizes.fused {
-            true => {
-                let n_out = parts.iter().map(|(_, n_out)| n_out).sum();
-                loader.linear(&format!("model.layers.{i}.{name}"), [n_out, hidden], bias)
-            }
-            false => loader.fused(parts, hidden, bias),
-        };
         let qk_norm = match sizes.qk_norm {
             true => Some([norm("self_attn.q_norm", head_dim)?, norm("self_attn.k_norm", head_dim)?]),
             false => None,
@@ -135,13 +123,17 @@ impl Layer {
         };
         Ok(Self {
             before_attention: norm("input_layernorm", hidden)?,
-            qkv_proj: joined("self_attn.qkv_proj", &qkv, sizes.qkv_bias)?,
+            qkv_proj: sizes.joined(
+                loader,
+                &format!("model.layers.{i}.self_attn.qkv_proj"),
+                &qkv,
+                sizes.qkv_bias,
+            )?,
             qk_norm,
             o_proj: loader.linear(&o_proj, [hidden, n_q], sizes.o_bias)?,
             after_attention: after_attention.map(|name| norm(name, hidden)).transpose()?,
             before_mlp: norm(before_mlp, hidden)?,
-            gate_up_proj: joined("mlp.gate_up_proj", &gate_up, sizes.mlp_bias)?,
-            down_proj: loader.linear(&down_proj, [hidden, intermediate], sizes.mlp_bias)?,
+            mlp: Mlp::load(loader, sizes, i, config.experts)?,
             after_mlp: after_mlp.map(|name| norm(name, hidden)).transpose()?,
             rope: config.rope,
             window,
@@ -151,16 +143,23 @@ impl Layer {
     /// `x`: `[rows, hidden_size]` → the same shape.
     pub(super) fn forward(&self, pass: &Pass<'_>, layer: usize, x: Tensor) -> Tensor {
         let Pass { sizes, ops, .. } = pass;
-        let add = |x: Tensor, linear: &dyn Linear, y: &Tensor, norm: &Option<Weight>| match norm {
-            Some(norm) => ops.add(x, &ops.rms_norm(&linear.forward(y), norm, sizes.eps)),
-            None => linear.add_to(x, y),
-        };
+        let add = |x: Tensor, y: &Tensor, norm: &Weight| ops.add(x, &ops.rms_norm(y, norm, sizes.eps));
         let normed = ops.rms_norm(&x, &self.before_attention, sizes.eps);
         let attended = self.attend(pass, layer, &normed);
-        let x = add(x, &*self.o_proj, &attended, &self.after_attention);
+        let x = match &self.after_attention {
+            Some(norm) => add(x, &self.o_proj.forward(&attended), norm),
+            None => self.o_proj.add_to(x, &attended),
+        };
         let normed = ops.rms_norm(&x, &self.before_mlp, sizes.eps);
-        let gated = ops.gated(&self.gate_up_proj.forward(&normed), sizes.activation);
-        add(x, &*self.down_proj, &gated, &self.after_mlp)
+        match &self.after_mlp {
+            Some(norm) => add(x, &self.mlp.forward(*ops, sizes.activation, &normed), norm),
+            None => self.mlp.add_to(*ops, sizes.activation, x, &normed),
+        }
+    }
+
+    /// Its dense matrices.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &dyn Linear> {
+        [&*self.qkv_proj, &*self.o_proj].into_iter().chain(self.mlp.linears())
     }
 
     /// `x`: `[rows, hidden_size]`, normed → `[rows, n_heads * head_dim]`.
@@ -221,6 +220,7 @@ impl Sizes {
             kv_heads: config.num_key_value_heads as i64,
             head_dim: config.head_dim as i64,
             intermediate: config.intermediate_size as i64,
+            experts: config.experts,
             vocabulary: config.vocab_size as u32,
             eps: config.rms_norm_eps,
             qkv_bias: config.qkv_bias,
@@ -237,10 +237,28 @@ impl Sizes {
         }
     }
 
-    /// Of the matrices of one layer.
+    /// Of the matrices of one layer through which a row goes.
     pub(super) fn layer_parameters(&self) -> u64 {
         let attention = 2 * (self.heads + self.kv_heads) * self.head_dim;
-        (self.hidden * (attention + 3 * self.intermediate)).unsigned_abs()
+        let intermediate = self
+            .experts
+            .map_or(self.intermediate, |experts| (experts.per_token * experts.intermediate_size) as i64);
+        (self.hidden * (attention + 3 * intermediate)).unsigned_abs()
+    }
+
+    /// Linear layers of hidden states side by side, by the checkpoint, where they are `name`, or here.
+    pub(super) fn joined(
+        &self,
+        loader: &Loader<'_>,
+        name: &str,
+        parts: &[(&str, i64)],
+        bias: bool,
+    ) -> anyhow::Result<Box<dyn Linear>> {
+        if !self.fused {
+            return loader.fused(parts, self.hidden, bias);
+        }
+        let n_out = parts.iter().map(|(_, n_out)| n_out).sum();
+        loader.linear(name, [n_out, self.hidden], bias)
     }
 
     /// What a norm scales by: `[width]`, in f32 where it is not what the checkpoint has.

@@ -10,6 +10,7 @@ mod echo;
 
 mod decoder;
 mod layer;
+mod mlp;
 
 mod device_rows;
 mod kv;

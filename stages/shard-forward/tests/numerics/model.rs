@@ -10,7 +10,7 @@ use shard_forward::engine::{
     ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, Overlay, RowSpec, StepBatch, StepOutput,
 };
 
-pub const GOLDENS: [&str; 19] = [
+pub const GOLDENS: [&str; 23] = [
     "gqa",
     "tied-wide-heads",
     "llama3-rope",
@@ -30,6 +30,10 @@ pub const GOLDENS: [&str; 19] = [
     "phi3-longrope",
     "gemma2",
     "gemma3",
+    "mixtral",
+    "mixtral-windows",
+    "qwen3-moe",
+    "qwen3-moe-some",
 ];
 pub const BLOCK_TOKENS: u32 = 16;
 
@@ -42,6 +46,8 @@ pub struct Prompt {
     pub bf16_logits: Vec<Vec<f32>>,
     /// What follows it greedily.
     pub greedy: Vec<u32>,
+    /// Whether rows go through experts.
+    pub sparse: bool,
 }
 
 /// All shards of a model, one after the other.
@@ -55,6 +61,10 @@ pub struct Model {
 pub fn golden(name: &str) -> PathBuf {
     let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
     Path::new(&root).join("goldens").join(name)
+}
+
+pub fn config(folder: &Path) -> DecoderConfig {
+    DecoderConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
 }
 
 pub fn device() -> ComputeDevice {
@@ -74,8 +84,10 @@ pub fn prompts(name: &str) -> Vec<Prompt> {
             logits.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
         Some(floats.chunks(logits.shape()[1]).map(<[f32]>::to_vec).collect())
     };
+    let sparse = config(&golden(name)).experts.is_some();
     let prompts = (0..).map_while(|i| {
         Some(Prompt {
+            sparse,
             ids: ids(format!("input_ids.{i}"))?,
             logits: rows(format!("logits.{i}"))?,
             bf16_logits: rows(format!("bf16_logits.{i}")).unwrap_or_default(),
@@ -112,7 +124,7 @@ pub fn greedy() -> RowSpec {
 
 impl Model {
     pub fn load(folder: &Path, shards: u16, options: &EngineOptions) -> Self {
-        let config = DecoderConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let config = config(folder);
         let weights = Weights::open(folder).unwrap();
         let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
         let load = |shard| Decoder::from_weights(&config, &weights, &plan, shard, options).unwrap();
