@@ -5,6 +5,7 @@
 //! way to compute something may be added where it keeps to the order that its function documents.
 
 pub mod matrix;
+pub mod quant;
 
 pub mod attention;
 pub mod exp;

@@ -1,0 +1,156 @@
+//! What a block of weights is made of, whatever its format.
+
+use super::vectors::Vectors;
+
+/// Weights that are unpacked together. A scale belongs to all of them, or to one half.
+pub(crate) const GROUP: usize = 32;
+
+/// The integers of one group.
+pub(crate) type Numbers = [i8; GROUP];
+
+/// How many groups, scales and offsets a block has: what a product needs to know of a format.
+pub(crate) trait Shape: Sized + Send + Sync + 'static {
+    /// Weights of a block.
+    const ELEMENTS: usize;
+    /// Scales of a group: 1, or 2 where each half has one.
+    const PER_GROUP: usize;
+    /// Whether there are offsets other than zero.
+    const OFFSETS: bool;
+
+    /// `[Numbers; ELEMENTS / 32]`
+    type Groups: AsRef<[Numbers]>;
+    /// `[f32; ELEMENTS / 32 * PER_GROUP]`
+    type Scales: AsRef<[f32]> + AsMut<[f32]> + Copy;
+}
+
+/// The shape of blocks of `GROUPS` groups.
+pub(crate) struct Layout<const GROUPS: usize, const SCALES: usize, const OFFSETS: bool>;
+
+impl<const GROUPS: usize, const SCALES: usize, const OFFSETS: bool> Shape
+    for Layout<GROUPS, SCALES, OFFSETS>
+{
+    const ELEMENTS: usize = GROUPS * GROUP;
+    const PER_GROUP: usize = SCALES / GROUPS;
+    const OFFSETS: bool = OFFSETS;
+    type Groups = [Numbers; GROUPS];
+    type Scales = [f32; SCALES];
+}
+
+/// A format: how a block of bytes becomes small integers, scales and offsets, and how weights become a block.
+///
+/// All functions take slices of exactly `BYTES` bytes or `Shape::ELEMENTS` weights.
+pub(crate) trait BlockFormat: Send + Sync + 'static {
+    /// What a block is unpacked to.
+    type Shape: Shape;
+    /// Bytes of a block.
+    const BYTES: usize;
+
+    /// Any bytes are a block; some have scales that are not finite.
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape>;
+
+    /// Weights that are not finite make some block or other.
+    fn quantise(weights: &[f32], block: &mut [u8]);
+}
+
+/// A block: weight `i` is `scale * number + offset` in f32, rounded after each operation.
+pub(crate) struct Unpacked<S: Shape> {
+    /// In the order of the weights.
+    pub numbers: S::Groups,
+    /// In the order of the groups and halves.
+    pub scales: S::Scales,
+    /// As `scales`. Where the format has none, negative zeros: to add them changes nothing, not even a zero's sign.
+    pub offsets: S::Scales,
+}
+
+impl<S: Shape> Unpacked<S> {
+    /// Writes the block's weights.
+    #[inline(always)]
+    pub fn dequantise(&self, weights: &mut [f32]) {
+        let per_scale = GROUP / S::PER_GROUP;
+        let parts = weights
+            .chunks_exact_mut(per_scale)
+            .zip(self.numbers.as_ref().as_flattened().chunks_exact(per_scale));
+        for ((weights, numbers), (scale, offset)) in
+            parts.zip(self.scales.as_ref().iter().zip(self.offsets.as_ref()))
+        {
+            for (weight, number) in weights.iter_mut().zip(numbers) {
+                *weight = scale * f32::from(*number) + offset;
+            }
+        }
+    }
+}
+
+/// The f16 number at byte `at`.
+#[inline(always)]
+pub(crate) fn f16_at(block: &[u8], at: usize) -> f32 {
+    const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
+    let magnitude = (bits & 0x7FFF) << 13;
+    // The exponents' biases differ by 112; subnormal numbers become right, too.
+    let finite = (f32::from_bits(magnitude) * TWO_TO_112).to_bits();
+    let magnitude = if bits & 0x7C00 == 0x7C00 { magnitude | 0x7F80_0000 } else { finite };
+    f32::from_bits(magnitude | (bits & 0x8000) << 16)
+}
+
+/// Writes the f16 number nearest to `number` at byte `at`.
+pub(crate) fn put_f16(block: &mut [u8], at: usize, number: f32) {
+    block[at..at + 2].copy_from_slice(&half::f16::from_f32(number).to_le_bytes());
+}
+
+/// The lower halves of 16 bytes, then the upper.
+#[inline(always)]
+pub(crate) fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
+    let bytes = &bytes[..GROUP / 2];
+    let mut nibbles = [0; GROUP];
+    for i in 0..GROUP / 2 {
+        nibbles[i] = bytes[i] & 15;
+        nibbles[i + GROUP / 2] = bytes[i] >> 4;
+    }
+    nibbles
+}
+
+/// What `nibbles` takes apart.
+#[inline(always)]
+pub(crate) fn pack_nibbles(nibbles: &[u8; GROUP], bytes: &mut [u8]) {
+    for (i, byte) in bytes[..GROUP / 2].iter_mut().enumerate() {
+        *byte = nibbles[i] & 15 | nibbles[i + GROUP / 2] << 4;
+    }
+}
+
+/// Bits `shift..shift + width` of 32 bytes.
+#[inline(always)]
+pub(crate) fn bits(bytes: &[u8], shift: usize, width: u32) -> [u8; GROUP] {
+    let bytes = &bytes[..GROUP];
+    let mut out = [0; GROUP];
+    for i in 0..GROUP {
+        out[i] = bytes[i] >> shift & ((1 << width) - 1);
+    }
+    out
+}
+
+/// `numbers - offset`, as signed numbers: both are below 128.
+#[inline(always)]
+pub(crate) fn signed(numbers: [u8; GROUP], offset: u8) -> Numbers {
+    let mut out = [0; GROUP];
+    for i in 0..GROUP {
+        out[i] = numbers[i].wrapping_sub(offset).cast_signed();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_number_is_read_as_the_half_crate_does() {
+        for bits in 0..=u16::MAX {
+            let expected = half::f16::from_bits(bits).to_f32();
+            let found = f16_at(&bits.to_le_bytes(), 0);
+            assert!(
+                found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                "{bits:x}: {found} instead of {expected}"
+            );
+        }
+    }
+}
