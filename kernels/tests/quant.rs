@@ -208,7 +208,7 @@ fn a_product_is_near_that_of_the_dequantised_weights() {
             worst = worst.max((f64::from(*y) - sum).abs() / size);
         }
         println!("{}: {worst:.2e}", format.name());
-        assert!(worst < 2e-4, "{}: {worst}", format.name());
+        assert!(worst < 1e-5, "{}: {worst}", format.name());
     }
 }
 

@@ -2,13 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_broadcastsi128_si256,
+    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_shuffle_epi8, _mm_storeu_si128, _mm256_add_epi32,
     _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
-use super::block::{GROUP, Numbers};
+use super::block::{GROUP, Numbers, Words};
 use super::vectors::Vectors;
+use crate::cpu::Kernel;
 use crate::lanes::{LANES, Lanes};
 
 /// Only `detect` makes one: so wherever there is one, the processor has AVX2 and FMA.
@@ -20,6 +21,11 @@ impl Avx2 {
     pub fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
     }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
 }
 
 /// Sums of the products of pairs.
@@ -40,6 +46,11 @@ fn accumulate(_: Avx2, sums: __m256, numbers: __m256i, scale: f32) -> __m256 {
 impl Vectors for Avx2 {
     type Wide = [__m256i; 2];
     type Sums = __m256;
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { run(kernel) }
+    }
 
     #[inline(always)]
     fn zeros(self) -> __m256 {
@@ -76,15 +87,16 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[i8; 16], indices: [u8; GROUP]) -> Numbers {
+    fn look_up(self, table: &[i8; 16], indices: Words) -> Numbers {
         let mut numbers = [0; GROUP];
-        // SAFETY: the processor has AVX2; 16 bytes are read of an array of 16, 32 read and written of arrays of 32, at any
-        // alignment. The shuffle looks up within each half of the table, which is there twice.
-        unsafe {
-            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast::<__m128i>()));
-            let indices = _mm256_loadu_si256(indices.as_ptr().cast::<__m256i>());
-            let found = _mm256_shuffle_epi8(table, indices);
-            _mm256_storeu_si256(numbers.as_mut_ptr().cast::<__m256i>(), found);
+        // By halves, as what makes `indices` computes them: a load of what two stores wrote would wait for both.
+        for (numbers, indices) in numbers.as_chunks_mut::<16>().0.iter_mut().zip(indices.as_chunks::<2>().0) {
+            // SAFETY: the processor has SSSE3; 16 bytes are read and written of arrays of 16, at any alignment.
+            unsafe {
+                let table = _mm_loadu_si128(table.as_ptr().cast::<__m128i>());
+                let indices = _mm_loadu_si128(indices.as_ptr().cast::<__m128i>());
+                _mm_storeu_si128(numbers.as_mut_ptr().cast::<__m128i>(), _mm_shuffle_epi8(table, indices));
+            }
         }
         numbers
     }

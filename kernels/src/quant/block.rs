@@ -97,16 +97,27 @@ pub(crate) fn put_f16(block: &mut [u8], at: usize, number: f32) {
     block[at..at + 2].copy_from_slice(&half::f16::from_f32(number).to_le_bytes());
 }
 
+/// 32 bytes in words, first bytes lowest: what is done with all of them at once the compiler turns into vector instructions.
+pub(crate) type Words = [u64; 4];
+
+/// A byte, eight times.
+pub(crate) const fn each(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The word at byte `at`.
+#[inline(always)]
+pub(crate) fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let bytes = &bytes[at..at + 8];
+    u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
 /// The lower halves of 16 bytes, then the upper.
 #[inline(always)]
-pub(crate) fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
-    let bytes = &bytes[..GROUP / 2];
-    let mut nibbles = [0; GROUP];
-    for i in 0..GROUP / 2 {
-        nibbles[i] = bytes[i] & 15;
-        nibbles[i + GROUP / 2] = bytes[i] >> 4;
-    }
-    nibbles
+pub(crate) fn nibbles(bytes: &[u8]) -> Words {
+    let (first, second) = (word_at(bytes, 0), word_at(bytes, 8));
+    let lower = |word| word & each(15);
+    [lower(first), lower(second), lower(first >> 4), lower(second >> 4)]
 }
 
 /// What `nibbles` takes apart.
@@ -119,21 +130,37 @@ pub(crate) fn pack_nibbles(nibbles: &[u8; GROUP], bytes: &mut [u8]) {
 
 /// Bits `shift..shift + width` of 32 bytes.
 #[inline(always)]
-pub(crate) fn bits(bytes: &[u8], shift: usize, width: u32) -> [u8; GROUP] {
+pub(crate) fn bits(bytes: &[u8], shift: usize, width: u32) -> Words {
     let bytes = &bytes[..GROUP];
-    let mut out = [0; GROUP];
-    for i in 0..GROUP {
-        out[i] = bytes[i] >> shift & ((1 << width) - 1);
-    }
-    out
+    [0, 8, 16, 24].map(|at| word_at(bytes, at) >> shift & each((1 << width) - 1))
+}
+
+/// Each bit of four bytes.
+#[inline(always)]
+pub(crate) fn single_bits(bytes: &[u8]) -> Words {
+    /// Bit `i` of byte `i`.
+    const DIAGONAL: u64 = 0x8040_2010_0804_0201;
+    [bytes[0], bytes[1], bytes[2], bytes[3]].map(|byte| {
+        let apart = (u64::from(byte) * each(1)) & DIAGONAL;
+        // A byte that is not zero gets bit 7, without a carry: it is at most 128.
+        (apart + each(127)) >> 7 & each(1)
+    })
+}
+
+/// Numbers whose upper bits, from bit `shift` on, are in `high`: they fit into a byte.
+#[inline(always)]
+pub(crate) fn join(low: Words, high: Words, shift: u32) -> Words {
+    std::array::from_fn(|i| low[i] | high[i] << shift)
 }
 
 /// `numbers - offset`, as signed numbers: both are below 128.
 #[inline(always)]
-pub(crate) fn signed(numbers: [u8; GROUP], offset: u8) -> Numbers {
+pub(crate) fn signed(numbers: Words, offset: u8) -> Numbers {
     let mut out = [0; GROUP];
-    for i in 0..GROUP {
-        out[i] = numbers[i].wrapping_sub(offset).cast_signed();
+    for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+        // With bit 7 set no byte borrows of the next, and without again it is the difference.
+        let difference = ((word | each(128)) - each(offset)) ^ each(128);
+        *out = difference.to_le_bytes().map(u8::cast_signed);
     }
     out
 }
@@ -141,6 +168,25 @@ pub(crate) fn signed(numbers: [u8; GROUP], offset: u8) -> Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_taken_apart_and_put_together() {
+        let bytes: Vec<u8> = (0..32_u8).map(|i| i.wrapping_mul(89) ^ 0x5A).collect();
+        let flat = |words: Words| signed(words, 0).map(i8::cast_unsigned);
+        for i in 0..GROUP {
+            assert_eq!(flat(bits(&bytes, 3, 4))[i], bytes[i] >> 3 & 15);
+            assert_eq!(flat(single_bits(&bytes))[i], bytes[i / 8] >> (i % 8) & 1);
+            assert_eq!(flat(nibbles(&bytes))[i], if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 });
+            let joined = join(bits(&bytes, 0, 4), bits(&bytes, 5, 2), 4);
+            assert_eq!(
+                signed(joined, 32)[i],
+                ((bytes[i] & 15) | (bytes[i] >> 5 & 3) << 4).cast_signed() - 32
+            );
+        }
+        let mut packed = [0; 16];
+        pack_nibbles(&flat(nibbles(&bytes)), &mut packed);
+        assert_eq!(packed, bytes[..16]);
+    }
 
     #[test]
     fn every_f16_number_is_read_as_the_half_crate_does() {

@@ -2,7 +2,9 @@
 //!
 //! Source of layouts: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
-use super::block::{BlockFormat, GROUP, Layout, Unpacked, bits, f16_at, put_f16, signed};
+use super::block::{
+    BlockFormat, GROUP, Layout, Unpacked, Words, bits, each, f16_at, join, put_f16, signed, word_at,
+};
 use super::k_search::{self, Affine};
 use super::vectors::Vectors;
 
@@ -57,17 +59,16 @@ impl BlockFormat for Q3_K {
     #[inline(always)]
     fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
         let d = f16_at(block, 108);
-        let packed = &block[96..108];
         let mut scales = [0.0; HALVES];
-        for (half, scale) in scales.iter_mut().enumerate() {
-            let low = packed[half % 8] >> (half / 8 * 4) & 15;
-            let high = packed[8 + half % 4] >> (half / 4 * 2) & 3;
-            *scale = d * f32::from((low | high << 4).cast_signed() - 32);
+        for (scales, word) in scales.as_chunks_mut::<8>().0.iter_mut().zip(three_scales(&block[96..108])) {
+            for (scale, byte) in scales.iter_mut().zip(word.to_le_bytes()) {
+                *scale = d * f32::from(byte.cast_signed() - 32);
+            }
         }
         let mut numbers = [[0; GROUP]; GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
             let (low, high) = (twos(&block[32..96], j), bits(block, j, 1));
-            *numbers = signed(std::array::from_fn(|i| low[i] | high[i] << 2), 4);
+            *numbers = signed(join(low, high, 2), 4);
         }
         Unpacked { numbers, scales, offsets: [-0.0; HALVES] }
     }
@@ -87,6 +88,18 @@ impl BlockFormat for Q3_K {
         }
         put_f16(block, 108, found.d);
     }
+}
+
+/// Scales 0 to 7 and 8 to 15 of Q3_K, a byte each. Their lower four bits are halves of eight bytes, their upper two quarters
+/// of four more, of which the lowest bits belong to scales 0 to 3, and so on.
+#[inline(always)]
+fn three_scales(packed: &[u8]) -> [u64; 2] {
+    let low = word_at(packed, 0);
+    let high = word_at(packed, 4) >> 32;
+    // A quarter for scale 0 and the next for scale 4.
+    let high = high | high << 30;
+    let join = |low: u64, high: u64| low & each(15) | (high & each(3)) << 4;
+    [join(low, high), join(low >> 4, high >> 4)]
 }
 
 /// d, dmin: f16; 12 bytes of a group's 6-bit scale and minimum; 128 bytes of 4-bit numbers.
@@ -129,7 +142,7 @@ impl BlockFormat for Q5_K {
         let mut numbers = [[0; GROUP]; GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
             let (low, high) = (fours(&block[48..], j), bits(&block[16..48], j, 1));
-            *numbers = signed(std::array::from_fn(|i| low[i] | high[i] << 4), 0);
+            *numbers = signed(join(low, high, 4), 0);
         }
         Unpacked { numbers, scales, offsets }
     }
@@ -164,7 +177,7 @@ impl BlockFormat for Q6_K {
         let mut numbers = [[0; GROUP]; GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
             let (low, high) = (bits(&block[six_low(j)..], six_shift(j), 4), twos(&block[128..192], j));
-            *numbers = signed(std::array::from_fn(|i| low[i] | high[i] << 4), 32);
+            *numbers = signed(join(low, high, 4), 32);
         }
         Unpacked { numbers, scales, offsets: [-0.0; HALVES] }
     }
@@ -198,7 +211,7 @@ fn six_shift(j: usize) -> usize {
 
 /// Numbers of two bits: four groups in 32 bytes.
 #[inline(always)]
-fn twos(bytes: &[u8], j: usize) -> [u8; GROUP] {
+fn twos(bytes: &[u8], j: usize) -> Words {
     bits(&bytes[j / 4 * GROUP..], j % 4 * 2, 2)
 }
 
@@ -210,7 +223,7 @@ fn put_twos(numbers: &[u8; ELEMENTS], bytes: &mut [u8]) {
 
 /// Numbers of four bits: two groups in 32 bytes.
 #[inline(always)]
-fn fours(bytes: &[u8], j: usize) -> [u8; GROUP] {
+fn fours(bytes: &[u8], j: usize) -> Words {
     bits(&bytes[j / 2 * GROUP..], j % 2 * 4, 4)
 }
 

@@ -16,8 +16,9 @@ use crate::threads::Threads;
 /// group has a scale, one for each half. The sum of the activations of part `p` of a block that has a scale, times its
 /// offset, goes to lane `p % 8` of the offsets likewise. Nothing else has an influence on this order.
 ///
-/// An output differs from the product of the dequantised weights with the activations before rounding by less than 2e-4 of
-/// the sum of the products' absolute values; about 1e-5 is usual.
+/// An activation is rounded by at most 1/65534 of the largest in its group. With Gaussian weights and activations an output
+/// differs from the product of the dequantised weights and the activations before rounding by about 2e-6, and by less than
+/// 1e-5, of the sum of the products' absolute values.
 pub struct QuantMatrix<B> {
     format: Format,
     n_out: usize,

@@ -9,7 +9,7 @@ use super::avx2::Avx2;
 use super::block::{BlockFormat, GROUP, Shape, Unpacked};
 use super::format::{Format, Visitor};
 use super::vectors::{Portable, Vectors};
-use crate::cpu::{self, Kernel};
+use crate::cpu::Kernel;
 use crate::lanes::{self, LANES, Lanes};
 use crate::threads::Threads;
 
@@ -55,9 +55,9 @@ impl Visitor for Piece<'_> {
     fn visit<F: BlockFormat>(self) {
         #[cfg(target_arch = "x86_64")]
         if let Some(vectors) = Avx2::detect() {
-            return cpu::run(Typed::<F, _> { piece: self, vectors, format: PhantomData });
+            return vectors.run(Typed::<F, _> { piece: self, vectors, format: PhantomData });
         }
-        cpu::run(Typed::<F, _> { piece: self, vectors: Portable, format: PhantomData });
+        Portable.run(Typed::<F, _> { piece: self, vectors: Portable, format: PhantomData });
     }
 }
 
@@ -89,32 +89,41 @@ impl<F: BlockFormat, V: Vectors> Kernel for Typed<'_, F, V> {
             for block in weights.chunks_exact(F::BYTES) {
                 unpacked.push(F::unpack(vectors, block));
             }
-            all_rows(vectors, &unpacked, row_blocks, x, sums);
+            vectors.run(AllRows { vectors, blocks: &unpacked, row_blocks, x, sums });
         }
     }
 }
 
-/// All rows. `blocks`: `[outputs, row_blocks]`, `sums`: `[outputs, rows]`.
-#[inline(always)]
-fn all_rows<S: Shape, V: Vectors>(
+/// All rows with unpacked weights: compiled for each shape, not for each format.
+struct AllRows<'a, S: Shape, V> {
     vectors: V,
-    blocks: &[Unpacked<S>],
+    /// `[outputs, row_blocks]`
+    blocks: &'a [Unpacked<S>],
     row_blocks: usize,
-    x: &Activations,
-    sums: &mut [f32],
-) {
-    let rows = x.rows();
-    // Parts as equal as possible: five rows are two and three, not four and one.
-    let parts = rows.div_ceil(ROWS_MAX);
-    for part in 0..parts {
-        let (from, to) = (rows * part / parts, rows * (part + 1) / parts);
-        for (blocks, sums) in blocks.chunks_exact(row_blocks).zip(sums.chunks_exact_mut(rows)) {
-            let sums = &mut sums[from..to];
-            match to - from {
-                1 => sums.copy_from_slice(&some_rows::<S, V, 1>(vectors, blocks.iter(), x, from)),
-                2 => sums.copy_from_slice(&some_rows::<S, V, 2>(vectors, blocks.iter(), x, from)),
-                3 => sums.copy_from_slice(&some_rows::<S, V, 3>(vectors, blocks.iter(), x, from)),
-                _ => sums.copy_from_slice(&some_rows::<S, V, ROWS_MAX>(vectors, blocks.iter(), x, from)),
+    x: &'a Activations,
+    /// `[outputs, rows]`
+    sums: &'a mut [f32],
+}
+
+impl<S: Shape, V: Vectors> Kernel for AllRows<'_, S, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { vectors, blocks, row_blocks, x, sums } = self;
+        let rows = x.rows();
+        // Parts as equal as possible: five rows are two and three, not four and one.
+        let parts = rows.div_ceil(ROWS_MAX);
+        for part in 0..parts {
+            let (from, to) = (rows * part / parts, rows * (part + 1) / parts);
+            for (blocks, sums) in blocks.chunks_exact(row_blocks).zip(sums.chunks_exact_mut(rows)) {
+                let sums = &mut sums[from..to];
+                match to - from {
+                    1 => sums.copy_from_slice(&some_rows::<S, V, 1>(vectors, blocks.iter(), x, from)),
+                    2 => sums.copy_from_slice(&some_rows::<S, V, 2>(vectors, blocks.iter(), x, from)),
+                    3 => sums.copy_from_slice(&some_rows::<S, V, 3>(vectors, blocks.iter(), x, from)),
+                    _ => sums.copy_from_slice(&some_rows::<S, V, ROWS_MAX>(vectors, blocks.iter(), x, from)),
+                }
             }
         }
     }
@@ -173,10 +182,14 @@ fn scales<S: Shape>(block: &Unpacked<S>, x: &[f32]) -> S::Scales {
 #[inline(always)]
 fn add_offsets<S: Shape>(block: &Unpacked<S>, x: &[f32], lanes: &mut Lanes) {
     let offsets = block.offsets.as_ref();
-    for (offsets, x) in offsets.chunks(LANES).zip(x[..offsets.len()].chunks(LANES)) {
-        for ((lane, offset), x) in lanes.iter_mut().zip(offsets).zip(x) {
-            *lane = offset.mul_add(*x, *lane);
+    let (whole, rest) = offsets.as_chunks::<LANES>();
+    for (offsets, x) in whole.iter().zip(x.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            lanes[lane] = offsets[lane].mul_add(x[lane], lanes[lane]);
         }
+    }
+    for ((lane, offset), x) in lanes.iter_mut().zip(rest).zip(x) {
+        *lane = offset.mul_add(*x, *lane);
     }
 }
 
@@ -215,7 +228,9 @@ mod tests {
             };
             [
                 compute(|piece| Typed::<F, _> { piece, vectors: Portable, format: PhantomData }.run()),
-                compute(|piece| cpu::run(Typed::<F, _> { piece, vectors: Portable, format: PhantomData })),
+                compute(|piece| {
+                    crate::cpu::run(Typed::<F, _> { piece, vectors: Portable, format: PhantomData })
+                }),
                 compute(|piece| piece.visit::<F>()),
             ]
         }

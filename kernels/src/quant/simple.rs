@@ -3,7 +3,8 @@
 //! Source of layouts and rounding: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
 use super::block::{
-    BlockFormat, GROUP, Layout, Numbers, Unpacked, f16_at, nibbles, pack_nibbles, put_f16, signed,
+    BlockFormat, GROUP, Layout, Numbers, Unpacked, Words, f16_at, join, nibbles, pack_nibbles, put_f16,
+    signed, single_bits,
 };
 use super::vectors::Vectors;
 
@@ -110,8 +111,11 @@ impl BlockFormat for Q8_0 {
 
     #[inline(always)]
     fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        let bytes = &block[2..][..GROUP];
-        unpacked(std::array::from_fn(|i| bytes[i].cast_signed()), f16_at(block, 0), NONE)
+        let mut numbers = [0; GROUP];
+        for (number, byte) in numbers.iter_mut().zip(&block[2..]) {
+            *number = byte.cast_signed();
+        }
+        unpacked(numbers, f16_at(block, 0), NONE)
     }
 
     #[inline(always)]
@@ -128,12 +132,8 @@ impl BlockFormat for Q8_0 {
 
 /// Numbers of five bits: 32 upper bits, then the lower four bits.
 #[inline(always)]
-fn fives(bytes: &[u8]) -> [u8; GROUP] {
-    let mut numbers = nibbles(&bytes[4..]);
-    for i in 0..GROUP {
-        numbers[i] |= (bytes[i / 8] >> (i % 8) & 1) << 4;
-    }
-    numbers
+fn fives(bytes: &[u8]) -> Words {
+    join(nibbles(&bytes[4..]), single_bits(bytes), 4)
 }
 
 #[inline(always)]

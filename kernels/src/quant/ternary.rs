@@ -27,16 +27,11 @@ impl BlockFormat for TQ1_0 {
     #[inline(always)]
     fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
         let mut numbers = [[0; GROUP]; GROUPS];
-        let out = numbers.as_flattened_mut();
-        for (byte, weight, bytes, digits) in RUNS {
-            for n in 0..digits {
-                for i in 0..bytes {
-                    let fraction = block[byte + i].wrapping_mul(POWERS[n]);
-                    let digit = ((u16::from(fraction) * 3) >> 8) as i8;
-                    out[weight + n * bytes + i] = digit - 1;
-                }
-            }
-        }
+        let (first, rest) = numbers.as_flattened_mut().split_at_mut(RUNS[1].1);
+        let (second, third) = rest.split_at_mut(RUNS[2].1 - RUNS[1].1);
+        unpack_digits::<32>(&block[RUNS[0].0..], first);
+        unpack_digits::<16>(&block[RUNS[1].0..], second);
+        unpack_digits::<4>(&block[RUNS[2].0..], third);
         Unpacked { numbers, scales: [f16_at(block, 52); GROUPS], offsets: [-0.0; GROUPS] }
     }
 
@@ -52,6 +47,19 @@ impl BlockFormat for TQ1_0 {
             }
         }
         put_f16(block, 52, scale);
+    }
+}
+
+/// All digits of `BYTES` bytes: the first of each, then the second.
+#[inline(always)]
+fn unpack_digits<const BYTES: usize>(bytes: &[u8], numbers: &mut [i8]) {
+    let (bytes, _) = bytes.split_at(BYTES);
+    for (numbers, power) in numbers.as_chunks_mut::<BYTES>().0.iter_mut().zip(POWERS) {
+        for i in 0..BYTES {
+            let fraction = bytes[i].wrapping_mul(power);
+            // Its upper byte is 0, 1 or 2.
+            numbers[i] = ((u16::from(fraction) * 3) >> 8) as i8 - 1;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The few operations that the compiler does not find vector instructions for by itself.
 
-use super::block::{GROUP, Numbers};
+use super::block::{GROUP, Numbers, Words, signed};
+use crate::cpu::Kernel;
 use crate::lanes::{LANES, Lanes};
 
 /// Operations with the same results, bit for bit, for any kind of processor.
@@ -11,6 +12,9 @@ pub(crate) trait Vectors: Copy + Send + Sync {
     type Wide: Copy;
     /// Eight running sums.
     type Sums: Copy;
+
+    /// Computes with all of the processor's instructions that this is the permission for.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
 
     /// Sums of nothing.
     fn zeros(self) -> Self::Sums;
@@ -31,7 +35,7 @@ pub(crate) trait Vectors: Copy + Send + Sync {
     fn lanes(self, sums: Self::Sums) -> Lanes;
 
     /// `table[index]` for each; indices are below 16.
-    fn look_up(self, table: &[i8; 16], indices: [u8; GROUP]) -> Numbers;
+    fn look_up(self, table: &[i8; 16], indices: Words) -> Numbers;
 }
 
 /// Any processor.
@@ -41,6 +45,10 @@ pub(crate) struct Portable;
 impl Vectors for Portable {
     type Wide = [i16; GROUP];
     type Sums = Lanes;
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run()
+    }
 
     #[inline(always)]
     fn zeros(self) -> Lanes {
@@ -76,8 +84,8 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[i8; 16], indices: [u8; GROUP]) -> Numbers {
-        indices.map(|index| table[usize::from(index & 15)])
+    fn look_up(self, table: &[i8; 16], indices: Words) -> Numbers {
+        signed(indices, 0).map(|index| table[usize::from(index.cast_unsigned() & 15)])
     }
 }
 
