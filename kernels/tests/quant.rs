@@ -231,6 +231,14 @@ fn a_row_has_the_same_bits_with_others_and_with_more_threads() {
 }
 
 #[test]
+fn a_matrix_without_outputs_has_an_empty_product() {
+    let matrix = QuantMatrix::new(Format::Q8_0, 0, 32, []).unwrap();
+    for rows in 0..6 {
+        assert!(product(&matrix, &vec![1.0; rows * 32], &Threads::new(2)).is_empty());
+    }
+}
+
+#[test]
 fn a_row_that_is_not_finite_spoils_no_other() {
     let threads = Threads::new(1);
     for &format in Format::ALL {

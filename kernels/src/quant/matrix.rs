@@ -92,7 +92,7 @@ impl<B: AsRef<[u8]>> QuantMatrix<B> {
         assert_eq!((x.n_in(), y.len()), (self.n_in, rows * self.n_out), "rows of `x` and `y`");
         let (weights, row_bytes) = (self.bytes.as_ref(), self.row_bytes);
         match rows {
-            0 => {}
+            _ if y.is_empty() => {}
             1 => transposed_product(self.format, weights, row_bytes, x, y, threads),
             _ => {
                 let mut sums = vec![0.0; y.len()];
