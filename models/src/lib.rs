@@ -13,6 +13,8 @@ mod rope;
 mod image_rules;
 mod vision;
 
+pub mod gguf;
+
 mod fingerprint;
 mod mapped_file;
 mod weights;

@@ -6,6 +6,7 @@
 mod config;
 mod demo;
 mod folder;
+mod gguf;
 mod incremental;
 mod template;
 mod tokenizer;

@@ -1,0 +1,24 @@
+//! GGUF: one file, or one split over several, that holds a model's metadata, vocabulary and weights.
+//! Source: `docs/gguf.md` of ggml; where it is silent, `gguf.cpp` of ggml.
+//!
+//! Start at [`Gguf`].
+
+mod error;
+mod file;
+mod metadata;
+mod tensor_type;
+mod value;
+
+mod cursor;
+mod header;
+mod tensors;
+
+mod writer;
+
+pub use error::GgufError;
+pub use file::{Gguf, SharedTensor};
+pub use metadata::Metadata;
+pub use tensor_type::{Block, TensorType};
+pub use tensors::TensorInfo;
+pub use value::{Array, Value};
+pub use writer::{GgufWriter, TensorWriter};
