@@ -110,6 +110,9 @@ pub struct DecoderConfig {
     pub rms_norm_eps: f64,
     /// How many elements of a head are turned, from its first on; even.
     pub rotary_dim: usize,
+    /// Whether the rows of `q_proj` and `k_proj` are ordered for pairs of neighbours (2i, 2i+1) within a head, as in a GGUF; else
+    /// for (i, i + rotary_dim/2).
+    pub interleaved_heads: bool,
     /// The rotary embeddings; layers have the first unless they name another.
     pub ropes: Vec<RopeConfig>,
     /// Longest sequence in tokens, prompt and answer together.
@@ -153,7 +156,12 @@ impl DecoderConfig {
     /// except sizes, which must be given. A feature that tokenway does not compute is refused, by field and
     /// value.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        let fields = ConfigFields::parse("config.json", json)?;
+        Self::from_named_json("config.json", json)
+    }
+
+    /// As [`Self::from_json`], of a file that errors call `file`.
+    pub(crate) fn from_named_json(file: &'static str, json: &[u8]) -> Result<Self, ConfigError> {
+        let fields = ConfigFields::parse(file, json)?;
         Self::from_fields(&fields, architecture::find(&fields)?, None)
     }
 
@@ -204,6 +212,7 @@ impl DecoderConfig {
             vocab_size: size("vocab_size", VOCAB_MAX)?,
             rms_norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
             rotary_dim: rope.rotary_dim,
+            interleaved_heads: false,
             ropes: vec![rope.config],
             max_position_embeddings: rope.positions as u32,
             tie_word_embeddings: fields.bool("tie_word_embeddings")?.unwrap_or(defaults.tie_word_embeddings),

@@ -63,6 +63,18 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The path of the field, where it is one that is wrong.
+    pub(crate) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Missing { field, .. } | Self::Invalid { field, .. } | Self::Unsupported { field, .. } => {
+                Some(field)
+            }
+            Self::Json { .. } | Self::NoFile { .. } | Self::Io { .. } => None,
+        }
+    }
+}
+
 /// A JSON object of a configuration file. A field that is null counts as absent, as in transformers.
 pub(crate) struct ConfigFields {
     file: &'static str,

@@ -41,8 +41,9 @@ pub enum RopeScaling {
         /// Cosines and sines are multiplied by this.
         attention_factor: f64,
     },
-    /// Each frequency is divided by a factor of its own. Sequences are no longer than the first training, since for longer ones
-    /// all keys would have to be turned by other factors. Source: LongRoPE, arXiv:2402.13753.
+    /// Each frequency is divided by a factor of its own. With LongRoPE, sequences are no longer than the first training, since
+    /// for longer ones all keys would have to be turned by other factors. A GGUF has the factors of Llama 3.1 in this form.
+    /// Source: LongRoPE, arXiv:2402.13753.
     LongRope {
         /// Divisors: `[rotary_dim / 2]`.
         short_factor: Vec<f64>,
