@@ -15,9 +15,18 @@ mod tensors;
 
 mod writer;
 
+mod config;
+mod config_error;
+mod config_rope;
+mod known_keys;
+mod names;
+
+pub use config::read_config;
+pub use config_error::GgufConfigError;
 pub use error::GgufError;
 pub use file::{Gguf, SharedTensor};
 pub use metadata::Metadata;
+pub use names::{TensorName, tensor_name};
 pub use tensor_type::{Block, TensorType};
 pub use tensors::TensorInfo;
 pub use value::{Array, Value};

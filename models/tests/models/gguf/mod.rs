@@ -1,5 +1,6 @@
 //! Tests of GGUF files.
 
+mod config;
 mod goldens;
 mod hostile;
 mod split;
