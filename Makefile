@@ -7,12 +7,13 @@ MAKEFLAGS += --no-print-directory
 
 GREET ?= What can you do?
 REQUESTS ?= 10000
+SECONDS ?= 60
 ARGS ?=
 PACK ?= target/gpu
 # Through the environment, so that quotes in it are only text.
 export GREET
 
-.PHONY: help setup build run test lint bench bench-vision soak chaos gpu-pack gpu-check goldens demo-model clean distclean
+.PHONY: help setup build run test lint fuzz bench bench-vision soak chaos gpu-pack gpu-check goldens demo-model clean distclean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +36,9 @@ lint: setup ## Formatting, clippy with warnings as errors, cargo-deny where it i
 	@cargo clippy --release --workspace --all-targets -- --deny warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
 	else echo "cargo-deny is not installed, so dependencies are not checked: cargo install --locked cargo-deny"; fi
+
+fuzz: ## Feeds the readers of model files anything for SECONDS=60 each (needs nightly Rust, cargo install --locked cargo-fuzz)
+	@for target in gguf safetensors; do cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536; done
 
 bench: build ## Prints tokens/s of the pipeline over the same work in one process (ARGS=...)
 	@target/release/bench $(ARGS)
