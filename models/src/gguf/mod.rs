@@ -21,6 +21,10 @@ mod config_rope;
 mod known_keys;
 mod names;
 
+mod vocabulary;
+
+mod tokenizer;
+
 pub use config::read_config;
 pub use config_error::GgufConfigError;
 pub use error::GgufError;
@@ -29,5 +33,7 @@ pub use metadata::Metadata;
 pub use names::{TensorName, tensor_name};
 pub use tensor_type::{Block, TensorType};
 pub use tensors::TensorInfo;
+pub use tokenizer::template_name;
 pub use value::{Array, Value};
+pub use vocabulary::{TokenType, Vocabulary, VocabularyError, VocabularyFields};
 pub use writer::{GgufWriter, TensorWriter};

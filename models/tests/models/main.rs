@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod folder;
 mod gguf;
+mod gguf_vocabulary;
 mod incremental;
 mod template;
 mod tokenizer;
