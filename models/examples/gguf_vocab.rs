@@ -1,7 +1,7 @@
 //! Compares the token ids of a GGUF vocabulary with those expected.
 //!
 //! `gguf_vocab VOCABULARY.json TEXTS.inp IDS.out`: the metadata of a GGUF file as a JSON object of its
-//! `tokenizer.ggml.…` keys, and a pair of files as llama.cpp has them beside its `models/ggml-vocab-*.gguf`:
+//! `general.architecture` and `tokenizer.ggml.…` keys, and a pair of files as llama.cpp has them beside its `models/ggml-vocab-*.gguf`:
 //! texts with a line `__ggml_vocab_test__` after each, and a line of ids for each. Ends with status 1 when any
 //! differ.
 
@@ -53,6 +53,7 @@ fn fields(metadata: &Value) -> VocabularyFields {
     let array = |name: &str| value(name).as_array().cloned().unwrap_or_default();
     let texts = |name: &str| array(name).iter().filter_map(|text| text.as_str().map(str::to_owned)).collect();
     VocabularyFields {
+        architecture: metadata["general.architecture"].as_str().map(str::to_owned),
         model: value("model").as_str().unwrap_or_default().to_owned(),
         pre: value("pre").as_str().map(str::to_owned),
         tokens: texts("tokens"),

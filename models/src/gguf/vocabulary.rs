@@ -95,6 +95,8 @@ pub enum VocabularyError {
 /// The values of the metadata keys, unchecked. A key that is absent is `None` or empty.
 #[derive(Debug, Clone, Default)]
 pub struct VocabularyFields {
+    /// `general.architecture`.
+    pub architecture: Option<String>,
     /// `tokenizer.ggml.model`.
     pub model: String,
     /// `tokenizer.ggml.pre`.
@@ -173,6 +175,8 @@ pub struct Vocabulary {
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
     pub(super) add_space_prefix: bool,
+    /// Special tokens swallow the spaces after them.
+    pub(super) strips_right: bool,
 }
 
 impl Vocabulary {
@@ -207,6 +211,8 @@ impl Vocabulary {
             add_bos: fields.add_bos.unwrap_or(adds_bos),
             add_eos: fields.add_eos.unwrap_or(false),
             add_space_prefix: fields.add_space_prefix.unwrap_or(known),
+            // GGUF does not keep this of Phi-3's tokens; of all models with pieces only that family has it.
+            strips_right: known && fields.architecture.as_deref() == Some("phi3"),
             model,
             tokens,
             types,

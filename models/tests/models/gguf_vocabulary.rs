@@ -15,6 +15,7 @@ fn fields(metadata: &Value) -> VocabularyFields {
     let array = |name: &str| value(name).as_array().cloned().unwrap_or_default();
     let texts = |name: &str| array(name).iter().map(|text| text.as_str().unwrap().to_owned()).collect();
     VocabularyFields {
+        architecture: None,
         model: value("model").as_str().unwrap().to_owned(),
         pre: value("pre").as_str().map(str::to_owned),
         tokens: texts("tokens"),
@@ -105,6 +106,16 @@ fn control_tokens_are_special_and_those_of_users_are_not() {
     let tokenizer = tokenizer(VocabularyFields { types: vec![2, 3, 3, 4, 1, 5], ..pieces() });
     let special: Vec<bool> = (0..6).map(|id| tokenizer.is_special(id)).collect();
     assert_eq!(special, [true, true, true, false, false, false]);
+}
+
+#[test]
+fn the_special_tokens_of_phi_3_swallow_the_spaces_after_them() {
+    let tokens = ["<unk>", "<s>", "<|end|>", "a", "▁", "▁a"].map(str::to_owned).to_vec();
+    let fields = VocabularyFields { tokens, add_bos: Some(false), ..pieces() };
+    let phi_3 = VocabularyFields { architecture: Some("phi3".to_owned()), ..fields.clone() };
+    let text = "<s> a<|end|> a";
+    assert_eq!(tokenizer(fields).encode(text, true).unwrap(), [1, 4, 5, 2, 4, 5]);
+    assert_eq!(tokenizer(phi_3).encode(text, true).unwrap(), [1, 4, 5, 2, 5]);
 }
 
 #[test]

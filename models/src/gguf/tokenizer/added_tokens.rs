@@ -4,9 +4,13 @@ use serde_json::{Value, json};
 
 use crate::gguf::vocabulary::{TokenType, Vocabulary};
 
+/// Tokens of Phi-3 that leave the spaces after them alone.
+const STRIP_NOTHING: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
 /// `added_tokens`: control tokens and the unknown token are special, tokens of the user's are not.
 ///
-/// What GGUF does not keep is not set: whether a token swallows the spaces beside it.
+/// GGUF does not keep whether a token swallows the spaces beside it. Which of Phi-3's do: `src/llama-vocab.cpp` of
+/// llama.cpp.
 pub(super) fn added_tokens(vocabulary: &Vocabulary) -> Value {
     let typed = vocabulary.tokens.iter().zip(&vocabulary.types).enumerate();
     let added = typed.filter_map(|(id, (content, kind))| {
@@ -20,7 +24,7 @@ pub(super) fn added_tokens(vocabulary: &Vocabulary) -> Value {
             "content": content,
             "single_word": false,
             "lstrip": false,
-            "rstrip": false,
+            "rstrip": vocabulary.strips_right && !STRIP_NOTHING.contains(&content.as_str()),
             "normalized": false,
             "special": special,
         }))
