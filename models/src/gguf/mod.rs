@@ -21,6 +21,7 @@ mod config_rope;
 mod known_keys;
 mod names;
 
+mod read_vocabulary;
 mod vocabulary;
 
 mod tokenizer;
@@ -31,6 +32,7 @@ pub use error::GgufError;
 pub use file::{Gguf, SharedTensor};
 pub use metadata::Metadata;
 pub use names::{TensorName, tensor_name};
+pub use read_vocabulary::GgufVocabularyError;
 pub use tensor_type::{Block, TensorType};
 pub use tensors::TensorInfo;
 pub use tokenizer::template_name;

@@ -90,6 +90,12 @@ pub enum VocabularyError {
         /// The token at which the limit was passed.
         id: usize,
     },
+    /// The tokenizers library does not take the vocabulary.
+    #[error("no tokenizer can be made of the vocabulary")]
+    Tokenizer {
+        /// What the library said.
+        source: tokenizers::Error,
+    },
 }
 
 /// The values of the metadata keys, unchecked. A key that is absent is `None` or empty.

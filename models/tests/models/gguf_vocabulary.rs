@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use models::Tokenizer;
-use models::gguf::{Vocabulary, VocabularyError, VocabularyFields, template_name};
+use models::gguf::{
+    Array, Gguf, GgufError, GgufVocabularyError, GgufWriter, Value as GgufValue, Vocabulary, VocabularyError,
+    VocabularyFields, template_name,
+};
 use serde_json::{Value, json};
 
 const GOLDENS: &str = include_str!("../../goldens/gguf_vocabularies.json");
@@ -222,5 +225,76 @@ fn keys_of_chat_templates_have_names() {
     assert_eq!(template_name("tokenizer.chat_template.tool_use"), Some("tool_use"));
     for key in ["tokenizer.chat_templates", "tokenizer.chat_template.", "general.name"] {
         assert_eq!(template_name(key), None, "{key}");
+    }
+}
+
+/// A GGUF of these metadata and no tensor, opened.
+fn gguf(metadata: &[(&str, GgufValue)]) -> Gguf {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocabulary.gguf");
+    let mut writer = GgufWriter::default();
+    metadata.iter().for_each(|(key, value)| {
+        writer.key(*key, value.clone());
+    });
+    writer.create(&path).unwrap().finish().unwrap();
+    // The file stays readable once opened.
+    Gguf::open(&path).unwrap()
+}
+
+fn strings(texts: &[&str]) -> GgufValue {
+    GgufValue::Array(Array::String(texts.iter().map(|text| (*text).to_owned()).collect()))
+}
+
+/// The metadata of [`merged`].
+fn merged_metadata() -> Vec<(&'static str, GgufValue)> {
+    vec![
+        ("tokenizer.ggml.model", GgufValue::String("gpt2".to_owned())),
+        ("tokenizer.ggml.pre", GgufValue::String("gpt-2".to_owned())),
+        ("tokenizer.ggml.tokens", strings(&["a", "b", "ab", "<end>"])),
+        ("tokenizer.ggml.token_type", GgufValue::Array(Array::I32(vec![1, 1, 1, 3]))),
+        ("tokenizer.ggml.merges", strings(&["a b"])),
+        ("tokenizer.ggml.eos_token_id", GgufValue::U32(3)),
+    ]
+}
+
+#[test]
+fn a_file_has_the_tokenizer_of_its_metadata() {
+    let vocabulary = Vocabulary::read(&gguf(&merged_metadata())).unwrap();
+    assert_eq!((vocabulary.len(), vocabulary.eos(), vocabulary.bos()), (4, Some(3), None));
+    assert_eq!(vocabulary.tokenizer().unwrap().encode("abba<end>", true).unwrap(), [2, 1, 0, 3]);
+}
+
+#[test]
+fn a_file_without_a_vocabulary_or_its_merges_is_refused_by_key() {
+    for missing in ["tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"] {
+        let metadata: Vec<_> = merged_metadata().into_iter().filter(|(key, _)| *key != missing).collect();
+        let error = Vocabulary::read(&gguf(&metadata)).unwrap_err();
+        let GgufVocabularyError::Gguf(GgufError::MissingKey { key, .. }) = error else { panic!("{error}") };
+        assert_eq!(key, missing);
+    }
+}
+
+#[test]
+fn a_value_of_a_file_that_cannot_be_used_is_refused_with_the_file() {
+    let with = |key: &'static str, value: GgufValue| {
+        let mut metadata = merged_metadata();
+        metadata.retain(|(other, _)| *other != key);
+        metadata.push((key, value));
+        Vocabulary::read(&gguf(&metadata)).unwrap_err()
+    };
+    let error = with("tokenizer.ggml.model", GgufValue::String("bert".to_owned()));
+    assert!(matches!(error, GgufVocabularyError::Refused { source: VocabularyError::Model { .. }, .. }));
+    assert!(error.to_string().contains("vocabulary.gguf"), "{error}");
+    let huge = GgufValue::Array(Array::I64(vec![1, 1, 1, i64::MAX]));
+    for (key, value) in [
+        ("tokenizer.ggml.token_type", huge),
+        ("tokenizer.ggml.eos_token_id", GgufValue::I32(-1)),
+        ("tokenizer.ggml.tokens", GgufValue::U32(4)),
+    ] {
+        let error = with(key, value);
+        let GgufVocabularyError::Gguf(GgufError::Value { key: refused, .. }) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(refused, key);
     }
 }
