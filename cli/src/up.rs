@@ -36,6 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   tokenway up                                        the demo model
   tokenway up --model ~/models/llama --shards 2      a model folder of one's own
+  tokenway up --model ~/models/llama-q4_k.gguf       a GGUF, computed as it is quantised
   tokenway up pipelines/demo.toml pipelines/echo.toml two pipelines behind one gateway
   tokenway up --replicas tokenize=2 --replicas shard-forward.0=2
   tokenway up --http 127.0.0.1:0 --nats nats://10.0.0.5:4222

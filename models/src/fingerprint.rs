@@ -5,6 +5,7 @@ use std::path::Path;
 
 use blake3::Hasher;
 
+use crate::gguf::Gguf;
 use crate::mapped_file::MappedFile;
 use crate::vision::ENCODER_FILE;
 use crate::weights::{WeightFile, Weights, WeightsError};
@@ -102,6 +103,24 @@ fn update_weights(hasher: &mut Hasher, file: &WeightFile) {
             update_samples(hasher, &data[start..end]);
         }
     }
+}
+
+/// The fingerprint of a GGUF, whatever its file is called: headers whole, tensors as in [`fingerprint`].
+pub(crate) fn gguf_fingerprint(gguf: &Gguf) -> Result<[u8; 32], FingerprintError> {
+    let mut hasher = Hasher::new();
+    for (header, file) in gguf.headers() {
+        match file.len() <= WHOLE_BYTES_MAX {
+            true => update(&mut hasher, "gguf", file),
+            false => update(&mut hasher, "gguf", header),
+        }
+    }
+    for tensor in gguf.tensors() {
+        let tensor = gguf.get_shared(&tensor.name).map_err(WeightsError::from)?;
+        if tensor.map.len() > WHOLE_BYTES_MAX {
+            update_samples(&mut hasher, tensor.bytes());
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
 }
 
 fn update_samples(hasher: &mut Hasher, tensor: &[u8]) {

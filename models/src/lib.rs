@@ -1,4 +1,4 @@
-//! Model folders and files as users have them: Hugging Face layout, read without a line of Python.
+//! Model folders and files as users have them: Hugging Face layout or GGUF, read without a line of Python.
 //!
 //! Start at [`ModelFolder`]; everything else is reached from it.
 
@@ -40,4 +40,4 @@ pub use rope::RopeScaling;
 pub use template::{ChatTemplate, TemplateError, TemplateInput};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use vision::{ENCODER_FILE, ImagePlan, VisionConfig};
-pub use weights::{SharedWeight, WeightDtype, WeightView, Weights, WeightsError};
+pub use weights::{SharedWeight, WeightDtype, Weights, WeightsError};

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
+use crate::gguf::GgufVocabularyError;
 use crate::python_value::{format_python, from_json, is_iterable, is_number, is_sequence, length};
 use crate::template_source::{DEFAULT, TOOL_USE, TemplateSource};
 use crate::to_json::to_json;
@@ -42,6 +43,9 @@ pub enum TemplateError {
         /// Name of the file.
         file: &'static str,
     },
+    /// A GGUF has no special tokens to render with.
+    #[error(transparent)]
+    Gguf(#[from] GgufVocabularyError),
     /// There are templates, but none to use without tools.
     #[error("there is no chat template named `default`")]
     NoDefault,
@@ -90,7 +94,11 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Reads the template of a model folder; `None` when there is none.
     pub fn from_folder(folder: &Path) -> Result<Option<Self>, TemplateError> {
-        let source = TemplateSource::read(folder)?;
+        Self::from_source(TemplateSource::read(folder)?)
+    }
+
+    /// Compiles what was read; `None` when there is no template.
+    pub(crate) fn from_source(source: TemplateSource) -> Result<Option<Self>, TemplateError> {
         if source.templates.is_empty() { Ok(None) } else { Self::compile(source).map(Some) }
     }
 

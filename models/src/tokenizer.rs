@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::byte_alphabet::bytes_of_token;
+use crate::gguf::{GgufVocabularyError, VocabularyError};
 
 /// Why text or ids could not be converted.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,12 @@ pub enum TokenizerError {
         /// What the tokenizers library said.
         source: tokenizers::Error,
     },
+    /// A GGUF has no vocabulary that can be used.
+    #[error(transparent)]
+    Gguf(#[from] GgufVocabularyError),
+    /// The vocabulary of a GGUF makes no tokenizer.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// The tokenizer cannot encode this text.
     #[error("text of {bytes} bytes has no encoding")]
     Encode {

@@ -1,4 +1,4 @@
-//! Weights of a model: one or many memory-mapped safetensors files.
+//! Weights of a model: one or many memory-mapped safetensors files, or a GGUF.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
+use crate::config::DecoderConfig;
+use crate::gguf::{Gguf, GgufError, GgufWeights, TensorType};
 use crate::mapped_file::MappedFile;
 
 /// Bytes before the header that hold its length.
@@ -79,6 +81,9 @@ pub enum WeightsError {
         /// The dtype as the file has it.
         dtype: String,
     },
+    /// A GGUF lacks the weight, or its type is not read.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
 }
 
 /// Element type of a weight.
@@ -90,19 +95,8 @@ pub enum WeightDtype {
     F16,
     /// The upper half of an F32.
     Bf16,
-}
-
-/// One weight, borrowed. `bytes` are little-endian, row-major and of any alignment.
-#[derive(Debug, Clone)]
-pub struct WeightView<'a> {
-    /// Name in the checkpoint.
-    pub name: &'a str,
-    /// Element type.
-    pub dtype: WeightDtype,
-    /// Sizes, outermost first.
-    pub shape: Vec<usize>,
-    /// The elements; as many as `shape` and `dtype` say.
-    pub bytes: &'a [u8],
+    /// Blocks of a GGUF. Never F32, F16 or BF16.
+    Quantised(TensorType),
 }
 
 /// One weight that keeps its file mapped for as long as it lives.
@@ -119,7 +113,7 @@ pub struct SharedWeight {
 }
 
 impl SharedWeight {
-    /// The elements, as in [`WeightView::bytes`].
+    /// The elements, as many as `shape` and `dtype` say: little-endian, row-major and of any alignment.
     pub fn bytes(&self) -> &[u8] {
         &self.map[self.range.clone()]
     }
@@ -132,7 +126,13 @@ pub struct Weights {
 }
 
 #[derive(Debug)]
-struct Inner {
+enum Inner {
+    Safetensors(Safetensors),
+    Gguf(GgufWeights),
+}
+
+#[derive(Debug)]
+struct Safetensors {
     files: Vec<WeightFile>,
     /// Which file has a weight, by name.
     file_of: BTreeMap<String, usize>,
@@ -150,14 +150,29 @@ impl Weights {
         Err(WeightsError::NoWeights { folder: folder.display().to_string() })
     }
 
-    /// Names of all weights, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.inner.file_of.keys().map(String::as_str)
+    /// The weights of `gguf`, a decoder of this configuration, by the names that a Hugging Face checkpoint gives them.
+    pub fn from_gguf(gguf: Arc<Gguf>, config: DecoderConfig) -> Self {
+        Self { inner: Arc::new(Inner::Gguf(GgufWeights { gguf, config: Box::new(config) })) }
+    }
+
+    /// Names of all weights in the files, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        match &*self.inner {
+            Inner::Safetensors(it) => it.file_of.keys().map(String::as_str).collect(),
+            Inner::Gguf(it) => {
+                let mut names: Vec<&str> = it.gguf.tensors().map(|tensor| tensor.name.as_str()).collect();
+                names.sort_unstable();
+                names
+            }
+        }
     }
 
     /// Whether there is a weight of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.inner.file_of.contains_key(name)
+        match &*self.inner {
+            Inner::Safetensors(it) => it.file_of.contains_key(name),
+            Inner::Gguf(it) => it.contains(name),
+        }
     }
 
     /// What stands before the names of the language model's weights: of the decoder, and of `lm_head`. A vision-language
@@ -173,33 +188,34 @@ impl Weights {
         self.contains(&format!("{prefix}norm.weight"))
     }
 
-    /// Name of the file that holds a weight.
+    /// Name of the safetensors file that holds a weight.
     pub fn file_of(&self, name: &str) -> Option<&str> {
-        self.inner.file_of.get(name).map(|&file| self.inner.files[file].name.as_str())
+        match &*self.inner {
+            Inner::Safetensors(it) => it.file_of.get(name).map(|&file| it.files[file].name.as_str()),
+            Inner::Gguf(_) => None,
+        }
     }
 
-    /// One weight, borrowed.
-    pub fn get(&self, name: &str) -> Result<WeightView<'_>, WeightsError> {
-        let (name, file) = self.find(name)?;
-        let (dtype, shape, range) = file.locate(name)?;
-        Ok(WeightView { name, dtype, shape, bytes: &file.map[range] })
-    }
-
-    /// One weight that outlives this value.
+    /// One weight, which keeps its file mapped.
     pub fn get_shared(&self, name: &str) -> Result<SharedWeight, WeightsError> {
-        let (name, file) = self.find(name)?;
-        let (dtype, shape, range) = file.locate(name)?;
-        Ok(SharedWeight { dtype, shape, map: Arc::clone(&file.map), range })
+        match &*self.inner {
+            Inner::Safetensors(it) => it.get_shared(name),
+            Inner::Gguf(it) => it.get_shared(name),
+        }
     }
 
+    /// The safetensors files; none of a GGUF.
     pub(crate) fn files(&self) -> &[WeightFile] {
-        &self.inner.files
+        match &*self.inner {
+            Inner::Safetensors(it) => &it.files,
+            Inner::Gguf(_) => &[],
+        }
     }
 
     fn open_single(folder: &Path) -> Result<Self, WeightsError> {
         let file = WeightFile::open(folder, SINGLE)?;
         let file_of = file.header.tensors().into_keys().map(|name| (name, 0)).collect();
-        Ok(Self { inner: Arc::new(Inner { files: vec![file], file_of }) })
+        Ok(Self::from_files(Safetensors { files: vec![file], file_of }))
     }
 
     fn open_sharded(folder: &Path) -> Result<Self, WeightsError> {
@@ -222,14 +238,22 @@ impl Weights {
             }
             file_of.insert(name.clone(), file);
         }
-        Ok(Self { inner: Arc::new(Inner { files, file_of }) })
+        Ok(Self::from_files(Safetensors { files, file_of }))
     }
 
-    fn find(&self, name: &str) -> Result<(&str, &WeightFile), WeightsError> {
-        match self.inner.file_of.get_key_value(name) {
-            Some((name, &file)) => Ok((name, &self.inner.files[file])),
-            None => Err(WeightsError::NotFound { name: name.to_owned() }),
-        }
+    fn from_files(files: Safetensors) -> Self {
+        Self { inner: Arc::new(Inner::Safetensors(files)) }
+    }
+}
+
+impl Safetensors {
+    fn get_shared(&self, name: &str) -> Result<SharedWeight, WeightsError> {
+        let Some(&file) = self.file_of.get(name) else {
+            return Err(WeightsError::NotFound { name: name.to_owned() });
+        };
+        let file = &self.files[file];
+        let (dtype, shape, range) = file.locate(name)?;
+        Ok(SharedWeight { dtype, shape, map: Arc::clone(&file.map), range })
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Arguments {
     /// Pipeline files [default: pipelines/demo.toml]
     #[arg(value_name = "PIPELINE.toml")]
     files: Vec<PathBuf>,
-    /// Model folder, or the name of one under models/; its name becomes the model id
+    /// Model folder or GGUF, or the name of a folder under models/; its name becomes the model id
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Cut the layers evenly into this many shards
@@ -77,7 +77,7 @@ fn files(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         return arguments.files.iter().map(|file| existing(file, "pipeline")).collect();
     }
     if let Some(model) = &arguments.model {
-        let path = model_folder(model)?;
+        let path = model_at(model)?;
         let mut table: toml::Table = [("model", model_id(&path)?), ("path", text(&path)?)]
             .map(|(key, value)| (key.into(), value.into()))
             .into_iter()
@@ -97,7 +97,7 @@ fn files(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
     let mut overrides = Overrides::default();
     if let Some(model) = &arguments.model {
-        let path = model_folder(model)?;
+        let path = model_at(model)?;
         overrides.model = Some(model_id(&path)?);
         overrides.path = Some(path);
     }
@@ -118,7 +118,7 @@ fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
     }
     let mut pipeline = Pipeline::read(file, overrides)
         .map_err(|error| misuse(format!("{:#}", anyhow::Error::new(error))))?;
-    pipeline.path = model_folder(&pipeline.path)?;
+    pipeline.path = model_at(&pipeline.path)?;
     settle_vision(&mut pipeline)?;
     let no_such_shard = |replicas: &&Replicas| replicas.shard.is_some_and(|shard| shard >= pipeline.shards());
     if let Some(replicas) = arguments.replicas.iter().find(no_such_shard) {
@@ -156,24 +156,25 @@ fn counted((role, count): (Role, u32), replicas: &[Replicas]) -> (Role, u32) {
     (role, own.map_or(count, |replicas| replicas.count))
 }
 
-/// The folder at `model`, else the one of that name under models/. Absolute.
-fn model_folder(model: &Path) -> anyhow::Result<PathBuf> {
+/// The folder or GGUF at `model`, else the folder of that name under models/. Absolute.
+fn model_at(model: &Path) -> anyhow::Result<PathBuf> {
     let named = || locate::in_repository(&Path::new("models").join(model));
-    let found = if model.is_dir() { Some(model.to_owned()) } else { named().filter(|path| path.is_dir()) };
-    let folder = existing(found.as_deref().unwrap_or(model), "model folder")?;
-    if !folder.join("config.json").is_file() {
-        return Err(misuse(format!("model folder `{}` has no config.json", folder.display())));
+    let found = if model.exists() { Some(model.to_owned()) } else { named().filter(|path| path.is_dir()) };
+    let found = existing(found.as_deref().unwrap_or(model), "model")?;
+    if found.is_dir() && !found.join("config.json").is_file() {
+        return Err(misuse(format!("model folder `{}` has no config.json", found.display())));
     }
-    Ok(folder)
+    Ok(found)
 }
 
 fn existing(path: &Path, what: &str) -> anyhow::Result<PathBuf> {
     path.canonicalize().map_err(|error| misuse(format!("{what} `{}`: {error}", path.display())))
 }
 
-/// A model folder's name.
-fn model_id(folder: &Path) -> anyhow::Result<String> {
-    text(Path::new(folder.file_name().unwrap_or(folder.as_os_str())))
+/// A model folder's name, or a GGUF's without its extension.
+fn model_id(path: &Path) -> anyhow::Result<String> {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    text(Path::new(name.unwrap_or(path.as_os_str())))
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {

@@ -92,6 +92,15 @@ impl Gguf {
         self.parts.iter().map(|part| (part.path.as_path(), &part.map))
     }
 
+    /// Of each file what stands before its first tensor, and the whole of it.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.parts.iter().enumerate().map(|(part, file)| {
+            let starts =
+                self.tensors.iter().filter(|tensor| tensor.part == part).map(|tensor| tensor.range.start);
+            (&file.map[..starts.min().unwrap_or(file.map.len())], &file.map[..])
+        })
+    }
+
     /// All tensors, in the order of the files.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         self.tensors.iter()

@@ -20,6 +20,7 @@ mod config_error;
 mod config_rope;
 mod known_keys;
 mod names;
+mod weights;
 
 mod read_vocabulary;
 mod vocabulary;
@@ -38,4 +39,5 @@ pub use tensors::TensorInfo;
 pub use tokenizer::template_name;
 pub use value::{Array, Value};
 pub use vocabulary::{TokenType, Vocabulary, VocabularyError, VocabularyFields};
+pub(crate) use weights::GgufWeights;
 pub use writer::{GgufWriter, TensorWriter};

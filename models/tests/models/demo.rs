@@ -59,7 +59,7 @@ fn the_demo_folder_is_whole() {
     assert_eq!(demo.load_tokenizer().unwrap().vocab_size(), vocab_size);
     assert!(demo.eos_ids().iter().all(|&id| (id as usize) < vocab_size) && !demo.eos_ids().is_empty());
     assert!(demo.vision().is_some() && demo.vision_encoder().is_file());
-    let embedding = weights.get("language_model.model.embed_tokens.weight").unwrap();
+    let embedding = weights.get_shared("language_model.model.embed_tokens.weight").unwrap();
     assert_eq!(embedding.shape, [vocab_size, demo.config().hidden_size]);
     assert_eq!(demo.hash().unwrap(), demo.hash().unwrap());
 }

@@ -32,18 +32,16 @@ fn one_file_is_read_by_name() {
     let tensors = [("b", Dtype::F32, 0), ("a", Dtype::BF16, 40), ("c", Dtype::F16, 80)];
     write(&folder.path().join("model.safetensors"), &tensors);
     let weights = Weights::open(folder.path()).unwrap();
-    assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(weights.names(), ["a", "b", "c"]);
     assert!(weights.contains("a") && !weights.contains("d"));
     let dtypes = [("b", WeightDtype::F32), ("a", WeightDtype::Bf16), ("c", WeightDtype::F16)];
     for ((name, dtype), (_, _, first)) in dtypes.into_iter().zip(tensors) {
-        let view = weights.get(name).unwrap();
-        assert_eq!((view.name, view.dtype, view.shape.as_slice()), (name, dtype, [2, 2].as_slice()));
-        assert_eq!(
-            (view.bytes[0], view.bytes[view.bytes.len() - 1]),
-            (first, first + view.bytes.len() as u8 - 1)
-        );
+        let weight = weights.get_shared(name).unwrap();
+        assert_eq!((weight.dtype, weight.shape.as_slice()), (dtype, [2, 2].as_slice()));
+        let bytes = weight.bytes();
+        assert_eq!((bytes[0], bytes[bytes.len() - 1]), (first, first + bytes.len() as u8 - 1));
     }
-    assert!(matches!(weights.get("d"), Err(WeightsError::NotFound { name }) if name == "d"));
+    assert!(matches!(weights.get_shared("d"), Err(WeightsError::NotFound { name }) if name == "d"));
 }
 
 #[test]
@@ -64,9 +62,9 @@ fn shards_are_found_through_the_index() {
     write(&folder.path().join("model-2.safetensors"), &[("b", Dtype::F32, 100)]);
     write_index(folder.path(), &json!({"b": "model-2.safetensors", "a": "model-1.safetensors"}));
     let weights = Weights::open(folder.path()).unwrap();
-    assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(weights.names(), ["a", "b"]);
     assert_eq!(weights.file_of("b"), Some("model-2.safetensors"));
-    assert_eq!(weights.get("b").unwrap().bytes[0], 100);
+    assert_eq!(weights.get_shared("b").unwrap().bytes()[0], 100);
 }
 
 #[test]
@@ -140,9 +138,9 @@ fn an_unsupported_dtype_is_refused_when_it_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("model.safetensors"), &[("a", Dtype::I64, 0), ("b", Dtype::F32, 0)]);
     let weights = Weights::open(folder.path()).unwrap();
-    assert!(weights.get("b").is_ok());
+    assert!(weights.get_shared("b").is_ok());
     assert!(
-        matches!(weights.get("a"), Err(WeightsError::Dtype { name, dtype, .. }) if name == "a" && dtype == "I64")
+        matches!(weights.get_shared("a"), Err(WeightsError::Dtype { name, dtype, .. }) if name == "a" && dtype == "I64")
     );
 }
 

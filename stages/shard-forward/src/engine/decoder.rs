@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::blocks::Blocks;
 use super::device::{ComputeDevice, set_threads};
 use super::device_rows::DeviceRows;
+use super::embedding::Embedding;
 use super::exact::Exact;
 use super::kv::KvCache;
 use super::layer::{Head, Layer, Pass, Sizes, Step};
@@ -23,7 +24,7 @@ use super::plan::LayerPlan;
 use super::rope::Rope;
 use super::rows::output_rows;
 use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
-use super::weights::{Loader, Weight};
+use super::weights::Loader;
 
 /// How an engine computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,8 +49,8 @@ pub struct EngineOptions {
 pub struct Decoder {
     sizes: Sizes,
     ops: Box<dyn Ops>,
-    /// On the first shard, `[vocab_size, hidden_size]`.
-    embed_tokens: Option<Weight>,
+    /// On the first shard.
+    embed_tokens: Option<Embedding>,
     layers: Vec<Layer>,
     /// On the last shard.
     head: Option<Head>,
@@ -109,8 +110,8 @@ impl Decoder {
             DType::Bf16 if options.deterministic => Box::new(Exact::<half::bf16>::new(threads)),
             _ => Box::new(Libtorch { kind, device }),
         };
-        let loader = Loader::new(weights, kind, device, &*ops);
-        let embed_tokens = (shard == 0).then(|| sizes.embed_tokens(&loader)).transpose()?;
+        let loader = Loader::new(weights, (kind, device), &*ops, threads);
+        let embed_tokens = (shard == 0).then(|| Embedding::load(&loader, &sizes, kind)).transpose()?;
         let head = (shard + 1 == plan.shards())
             .then(|| Head::load(&loader, &sizes, config.tie_word_embeddings, embed_tokens.as_ref()))
             .transpose()?;
@@ -183,15 +184,14 @@ impl Decoder {
     }
 
     /// Token ids → `[rows, hidden_size]`, with the rows of images over them.
-    fn embed(&self, embed_tokens: &Weight, batch: &StepBatch<'_>) -> anyhow::Result<Tensor> {
+    fn embed(&self, embed_tokens: &Embedding, batch: &StepBatch<'_>) -> anyhow::Result<Tensor> {
         let vocabulary = self.sizes.vocabulary;
         let ids = batch.slices.iter().flat_map(|slice| &slice.ids);
         if let Some(id) = ids.clone().find(|&&id| id >= vocabulary) {
             anyhow::bail!("id {id} is outside the vocabulary of {vocabulary}");
         }
-        let ids: Vec<i64> = ids.map(|&id| i64::from(id)).collect();
-        let ids = Tensor::from_slice(&ids).to_device(self.options.1);
-        let mut x = embed_tokens.tensor().index_select(0, &ids);
+        let ids: Vec<u32> = ids.copied().collect();
+        let mut x = embed_tokens.rows(&ids, self.options.1);
         if let Some(scale) = self.sizes.embedding_scale {
             // In the dtype of what it scales, as in transformers.
             let scale = Tensor::from(scale).to_kind(x.kind()).double_value(&[]);

@@ -5,6 +5,7 @@ use models::{Activation, DecoderConfig, ExpertsConfig, LayerConfig};
 use tch::{Kind, Tensor};
 
 use super::device_rows::DeviceRows;
+use super::embedding::{self, Embedding};
 use super::kv::KvCache;
 use super::memory::Shared;
 use super::mlp::Mlp;
@@ -29,6 +30,7 @@ pub(super) struct Sizes {
     qk_norm: bool,
     sandwich_norms: bool,
     norm_offset: bool,
+    interleaved_heads: bool,
     pub(super) activation: Activation,
     pub(super) embedding_scale: Option<f64>,
     pub(super) scoring: Scoring,
@@ -174,6 +176,9 @@ impl Layer {
             qk = Tensor::cat(&[q, k], 1);
         }
         if let Some(rope) = self.rope {
+            if pass.sizes.interleaved_heads {
+                qk = apart(&qk);
+            }
             qk = ops.rotate(&qk, &step.rotations[rope]);
         }
         let q = qk.narrow(1, 0, heads);
@@ -184,22 +189,26 @@ impl Layer {
     }
 }
 
+/// The pairs (2i, 2i + 1) of each head as (i, i + head_dim/2). `heads`: `[rows, n_heads, head_dim]`.
+fn apart(heads: &Tensor) -> Tensor {
+    let [rows, n_heads, head_dim] = heads.size()[..] else { unreachable!("rows of heads") };
+    heads.reshape([rows, n_heads, head_dim / 2, 2]).transpose(2, 3).reshape([rows, n_heads, head_dim])
+}
+
 impl Head {
     pub(super) fn load(
         loader: &Loader<'_>,
         sizes: &Sizes,
         tied: bool,
-        embed_tokens: Option<&Weight>,
+        embed_tokens: Option<&Embedding>,
     ) -> anyhow::Result<Self> {
-        let lm_head = match embed_tokens {
-            Some(Shared::Owned(embed_tokens)) if tied => Shared::Owned(embed_tokens.shallow_clone()),
-            _ if tied => sizes.embed_tokens(loader)?,
-            _ => loader.get("lm_head.weight", &[i64::from(sizes.vocabulary), sizes.hidden])?,
+        let shape = [i64::from(sizes.vocabulary), sizes.hidden];
+        let lm_head = match embed_tokens.and_then(Embedding::owned) {
+            Some(embed_tokens) if tied => loader.ops().linear(embed_tokens, None),
+            _ if tied => loader.linear(embedding::NAME, shape, false)?,
+            _ => loader.linear("lm_head", shape, false)?,
         };
-        Ok(Self {
-            norm: sizes.norm(loader, "model.norm.weight", sizes.hidden)?,
-            lm_head: loader.ops().linear(lm_head, None),
-        })
+        Ok(Self { norm: sizes.norm(loader, "model.norm.weight", sizes.hidden)?, lm_head })
     }
 
     /// `x`: `[rows, hidden_size]` → logits, `[rows, vocab_size]`.
@@ -229,6 +238,7 @@ impl Sizes {
             qk_norm: config.qk_norm,
             sandwich_norms: config.sandwich_norms,
             norm_offset: config.norm_offset,
+            interleaved_heads: config.interleaved_heads,
             activation: config.activation,
             embedding_scale: config.embedding_scale,
             scoring: Scoring { scale: config.attention_scale, softcap: config.attention_softcap },
@@ -268,9 +278,5 @@ impl Sizes {
             true => Shared::Owned(weight.tensor().to_kind(Kind::Float) + 1.0),
             false => weight,
         })
-    }
-
-    pub(super) fn embed_tokens(&self, loader: &Loader<'_>) -> anyhow::Result<Weight> {
-        loader.get("model.embed_tokens.weight", &[i64::from(self.vocabulary), self.hidden])
     }
 }

@@ -9,6 +9,7 @@ mod blocks;
 mod echo;
 
 mod decoder;
+mod embedding;
 mod layer;
 mod mlp;
 
@@ -23,6 +24,8 @@ mod attention;
 mod libtorch;
 
 mod exact;
+
+mod quantised;
 
 mod memory;
 mod message;

@@ -1,25 +1,42 @@
 //! From a checkpoint's named tensors to the engine's: in the compute dtype, on its device, mapped where that is possible.
 
-use anyhow::{Context, ensure};
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use kernels::quant::{Format, QuantMatrix};
+use kernels::threads::Threads;
 use models::{SharedWeight, WeightDtype, Weights};
 use tch::{Device, Kind, Tensor};
 
-use super::memory::{Shared, drop_mapped_pages};
+use super::memory::{Shared, drop_mapped_pages, fill};
 use super::ops::{Linear, Ops};
+use super::quantised::{QuantisedLinear, SideBySide};
 
 /// Reads named tensors of a language model for one device and dtype.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Loader<'a> {
     weights: &'a Weights,
     kind: Kind,
     device: Device,
     ops: &'a dyn Ops,
+    /// How many compute with quantised matrices, and they, once there is one.
+    threads: (usize, OnceCell<Arc<Threads>>),
     /// What stands before the names of the decoder and of `lm_head` in this checkpoint.
     prefixes: (&'static str, &'static str),
 }
 
 /// A matrix or vector of a model: in the mapped file, or converted.
 pub(super) type Weight = Shared<MappedBytes>;
+
+/// A matrix of a model.
+#[derive(Debug)]
+pub(super) enum Matrix {
+    /// `[n_out, n_in]`, in the compute dtype on the engine's device.
+    Plain(Weight),
+    /// As the file has it, on the CPU.
+    Quantised(QuantMatrix<MappedBytes>),
+}
 
 /// The bytes of a weight in a mapped file, which it keeps mapped.
 #[derive(Debug)]
@@ -32,8 +49,15 @@ impl AsRef<[u8]> for MappedBytes {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(weights: &'a Weights, kind: Kind, device: Device, ops: &'a dyn Ops) -> Self {
-        Self { weights, kind, device, ops, prefixes: weights.decoder_prefixes() }
+    /// `threads` compute with quantised matrices.
+    pub(super) fn new(
+        weights: &'a Weights,
+        (kind, device): (Kind, Device),
+        ops: &'a dyn Ops,
+        threads: usize,
+    ) -> Self {
+        let prefixes = weights.decoder_prefixes();
+        Self { weights, kind, device, ops, threads: (threads, OnceCell::new()), prefixes }
     }
 
     /// Who computes with the weights.
@@ -41,20 +65,16 @@ impl<'a> Loader<'a> {
         self.ops
     }
 
-    /// The tensor that a plain text checkpoint calls `name`, which must have this shape.
+    /// The tensor that a plain text checkpoint calls `name`, which must have this shape and not be quantised.
     pub(super) fn get(&self, name: &str, shape: &[i64]) -> anyhow::Result<Weight> {
-        let (decoder, head) = self.prefixes;
-        let name = &match name.strip_prefix("model.") {
-            Some(rest) => format!("{decoder}{rest}"),
-            None => format!("{head}{name}"),
-        };
-        let shared = self.weights.get_shared(name).with_context(|| format!("weight `{name}`"))?;
-        let found: Vec<i64> = shared.shape.iter().map(|&n| n as i64).collect();
-        ensure!(found == shape, "weight `{name}` has shape {found:?}, the config says {shape:?}");
+        let shared = self.find(name, shape)?;
         let kind = match shared.dtype {
             WeightDtype::F32 => Kind::Float,
             WeightDtype::F16 => Kind::Half,
             WeightDtype::Bf16 => Kind::BFloat16,
+            WeightDtype::Quantised(found) => {
+                bail!("weight `{name}` is `{}`, which only matrices may be", found.name())
+            }
         };
         let weight = Shared::new(MappedBytes(shared), shape, kind);
         if kind == self.kind && self.device == Device::Cpu {
@@ -65,26 +85,79 @@ impl<'a> Loader<'a> {
         Ok(Shared::Owned(converted))
     }
 
+    /// A matrix, which stays quantised on the CPU.
+    pub(super) fn matrix(&self, name: &str, shape: [i64; 2]) -> anyhow::Result<Matrix> {
+        let shared = self.find(name, &shape)?;
+        let WeightDtype::Quantised(found) = shared.dtype else {
+            return Ok(Matrix::Plain(self.get(name, &shape)?));
+        };
+        let format = Format::ALL.iter().find(|format| format.name() == found.name());
+        let format = *format.with_context(|| format!("weight `{name}` is `{}`", found.name()))?;
+        let [n_out, n_in] = shape.map(|size| size as usize);
+        let matrix = QuantMatrix::new(format, n_out, n_in, MappedBytes(shared))
+            .with_context(|| format!("weight `{name}`"))?;
+        if self.device == Device::Cpu {
+            return Ok(Matrix::Quantised(matrix));
+        }
+        let whole = fill::<f32>(&shape, |out| {
+            out.chunks_mut(n_in).enumerate().for_each(|(row, out)| matrix.dequantise_row(row, out));
+        });
+        Ok(Matrix::Plain(Shared::Owned(whole.to_kind(self.kind).to_device(self.device))))
+    }
+
+    fn find(&self, name: &str, shape: &[i64]) -> anyhow::Result<SharedWeight> {
+        let (decoder, head) = self.prefixes;
+        let name = &match name.strip_prefix("model.") {
+            Some(rest) => format!("{decoder}{rest}"),
+            None => format!("{head}{name}"),
+        };
+        let shared = self.weights.get_shared(name).with_context(|| format!("weight `{name}`"))?;
+        let found: Vec<i64> = shared.shape.iter().map(|&n| n as i64).collect();
+        ensure!(found == shape, "weight `{name}` has shape {found:?}, the config says {shape:?}");
+        Ok(shared)
+    }
+
     /// A linear layer of one matrix and, where the config says so, a bias.
     pub(super) fn linear(&self, name: &str, shape: [i64; 2], bias: bool) -> anyhow::Result<Box<dyn Linear>> {
         self.fused(&[(name, shape[0])], shape[1], bias)
     }
 
     /// Several linear layers of the same input as one, their outputs side by side: fewer and larger products.
-    /// The parts are copied, so that the mapped ones need not stay in memory.
+    /// The parts are copied, so that the mapped ones need not stay in memory; quantised ones stay where they are.
     pub(super) fn fused(
         &self,
         parts: &[(&str, i64)],
         n_in: i64,
         bias: bool,
     ) -> anyhow::Result<Box<dyn Linear>> {
-        let weights = parts.iter().map(|(name, n_out)| self.get(&format!("{name}.weight"), &[*n_out, n_in]));
-        let weight = stack(weights.collect::<anyhow::Result<_>>()?);
-        if !bias {
-            return Ok(self.ops.linear(weight, None));
+        let weights =
+            parts.iter().map(|(name, n_out)| self.matrix(&format!("{name}.weight"), [*n_out, n_in]));
+        let biases = parts.iter().filter(|_| bias);
+        let biases = biases.map(|(name, n_out)| self.get(&format!("{name}.bias"), &[*n_out]));
+        let (weights, biases): (Vec<Matrix>, Vec<Weight>) =
+            (weights.collect::<anyhow::Result<_>>()?, biases.collect::<anyhow::Result<_>>()?);
+        if weights.iter().any(|matrix| matches!(matrix, Matrix::Quantised(_))) {
+            let mut biases = biases.into_iter();
+            let parts = weights.into_iter().map(|matrix| self.one(matrix, biases.next()));
+            return Ok(SideBySide::of(parts.collect()));
         }
-        let biases = parts.iter().map(|(name, n_out)| self.get(&format!("{name}.bias"), &[*n_out]));
-        Ok(self.ops.linear(weight, Some(stack(biases.collect::<anyhow::Result<_>>()?))))
+        let plain = weights.into_iter().filter_map(|matrix| match matrix {
+            Matrix::Plain(weight) => Some(weight),
+            Matrix::Quantised(_) => None,
+        });
+        Ok(self.ops.linear(stack(plain.collect()), (!biases.is_empty()).then(|| stack(biases))))
+    }
+
+    /// A linear layer of one matrix as it is.
+    fn one(&self, matrix: Matrix, bias: Option<Weight>) -> Box<dyn Linear> {
+        match matrix {
+            Matrix::Plain(weight) => self.ops.linear(weight, bias),
+            Matrix::Quantised(matrix) => {
+                let (count, threads) = &self.threads;
+                let threads = threads.get_or_init(|| Arc::new(Threads::new(*count)));
+                Box::new(QuantisedLinear::new(matrix, bias, self.ops.between(), Arc::clone(threads)))
+            }
+        }
     }
 }
 

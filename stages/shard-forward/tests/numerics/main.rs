@@ -125,11 +125,11 @@ fn embeddings_from_an_image_stand_for_tokens_in_whole_and_in_chunks() {
     let prompt = prompts("gqa").into_iter().find(|prompt| prompt.ids.len() > 20).unwrap();
     let expected = &prompt.logits[prompt.logits.len() - 1..];
     let weights = Weights::open(&golden("gqa")).unwrap();
-    let embed_tokens = weights.get("model.embed_tokens.weight").unwrap();
-    let row_bytes = embed_tokens.bytes.len() / embed_tokens.shape[0];
+    let embed_tokens = weights.get_shared("model.embed_tokens.weight").unwrap();
+    let row_bytes = embed_tokens.bytes().len() / embed_tokens.shape[0];
     // The rows of the prompt's own tokens, in place of a placeholder that stands in the prompt.
     let (from, to) = (3, 14);
-    let row = |id: &u32| &embed_tokens.bytes[*id as usize * row_bytes..][..row_bytes];
+    let row = |id: &u32| &embed_tokens.bytes()[*id as usize * row_bytes..][..row_bytes];
     let rows: Vec<u8> = prompt.ids[from..to].iter().flat_map(row).copied().collect();
     let mut ids = prompt.ids.clone();
     ids[from..to].fill(1);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use models::{DecoderConfig, Weights};
+use models::{DecoderConfig, ModelFolder};
 use safetensors::SafeTensors;
 use schemas::hidden::Slice;
 use schemas::{DType, SequenceId};
@@ -124,10 +124,9 @@ pub fn greedy() -> RowSpec {
 
 impl Model {
     pub fn load(folder: &Path, shards: u16, options: &EngineOptions) -> Self {
-        let config = config(folder);
-        let weights = Weights::open(folder).unwrap();
-        let plan = LayerPlan::even(config.num_hidden_layers as u32, shards).unwrap();
-        let load = |shard| Decoder::from_weights(&config, &weights, &plan, shard, options).unwrap();
+        let folder = ModelFolder::open(folder).unwrap();
+        let plan = LayerPlan::even(folder.config().num_hidden_layers as u32, shards).unwrap();
+        let load = |shard| Decoder::load(&folder, &plan, shard, options).unwrap();
         Self { shards: (0..shards).map(load).collect(), overlays: Vec::new() }
     }
 
