@@ -17,6 +17,7 @@ pub mod gguf;
 
 mod fingerprint;
 mod mapped_file;
+mod safetensors_file;
 mod weights;
 
 mod byte_alphabet;
@@ -37,6 +38,7 @@ pub use image_rules::{ASPECT_MAX, Filter, ImageRules, Tiling};
 pub use incremental::IncrementalDecoder;
 pub use mapped_file::MappedFile;
 pub use rope::RopeScaling;
+pub use safetensors_file::{SafetensorsFile, StoredTensor};
 pub use template::{ChatTemplate, TemplateError, TemplateInput};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use vision::{ENCODER_FILE, ImagePlan, VisionConfig};
