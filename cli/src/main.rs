@@ -16,6 +16,13 @@ mod run;
 
 mod convert;
 
+mod memory;
+mod printable;
+mod table;
+
+mod checkpoint;
+mod inspect;
+
 mod bus;
 mod doctor;
 mod last;
@@ -34,6 +41,7 @@ Examples:
   tokenway chat                                 a conversation
   tokenway status --watch                       what runs, live
   tokenway doctor                               what is missing, and what to do about it
+  tokenway inspect model.gguf                   what a model file holds
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
@@ -54,6 +62,7 @@ enum Command {
     Status(status::Arguments),
     Doctor(doctor::Arguments),
     Convert(convert::Arguments),
+    Inspect(inspect::Arguments),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  tokenway completions bash > ~/.local/share/bash-completion/completions/tokenway"
@@ -85,6 +94,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Convert(arguments) => convert::run(arguments).await,
+        Command::Inspect(arguments) => inspect::run(arguments).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tokenway", &mut script);

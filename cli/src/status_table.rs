@@ -1,9 +1,9 @@
 //! `tokenway status` as tables.
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 
 use crate::status::{InstanceRow, Report};
+use crate::table::{right, table};
 
 /// Digits of a fingerprint that are enough for the eye.
 const SHORT: usize = 8;
@@ -80,20 +80,6 @@ fn queues(report: &Report) -> Table {
     }
     right(&mut table, &[2, 3]);
     table
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header);
-    table
-}
-
-fn right(table: &mut Table, columns: &[usize]) {
-    for column in columns {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
 }
 
 /// The model, else the pipeline it would be part of.

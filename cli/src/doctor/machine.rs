@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Check;
 use crate::client::Client;
 use crate::last::Last;
-use crate::locate;
+use crate::{locate, memory};
 
 /// All processes of the demo pipeline together.
 const DEMO_MEMORY_MIB: u64 = 1536;
@@ -23,7 +23,7 @@ const FEATURES: [&str; 8] =
 pub async fn check() -> Vec<Check> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    vec![cores(), features(&cpuinfo), memory(&meminfo), disk(), model(), port().await]
+    vec![cores(), features(&cpuinfo), room(&meminfo), disk(), model(), port().await]
 }
 
 fn cores() -> Check {
@@ -52,9 +52,9 @@ fn features(cpuinfo: &str) -> Check {
     Check::ok(name, found)
 }
 
-fn memory(meminfo: &str) -> Check {
+fn room(meminfo: &str) -> Check {
     let name = "memory";
-    let Some(available) = available_mib(meminfo) else {
+    let Some(available) = memory::available_bytes(meminfo).map(|bytes| bytes >> 20) else {
         return Check::warn(name, "not known", format!("the demo needs {DEMO_MEMORY_MIB} MiB"));
     };
     let found = format!("{available} MiB available");
@@ -62,12 +62,6 @@ fn memory(meminfo: &str) -> Check {
         return Check::warn(name, found, format!("the demo needs up to {DEMO_MEMORY_MIB} MiB"));
     }
     Check::ok(name, found)
-}
-
-fn available_mib(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024)
 }
 
 fn disk() -> Check {
@@ -123,10 +117,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn available_memory_is_read_in_mebibytes() {
-        assert_eq!(available_mib("MemTotal: 1 kB\nMemAvailable:   2097152 kB\n"), Some(2048));
-        assert_eq!(available_mib(""), None);
-        assert_eq!(memory("MemAvailable: 1024 kB\n").level, Level::Warn);
+    fn memory_that_is_short_or_not_known_is_warned_of() {
+        assert_eq!(room("MemAvailable: 2097152 kB\n").level, Level::Ok);
+        assert_eq!(room("MemAvailable: 1024 kB\n").level, Level::Warn);
+        assert_eq!(room("").level, Level::Warn);
     }
 
     #[test]
