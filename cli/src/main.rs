@@ -22,6 +22,7 @@ mod table;
 
 mod checkpoint;
 mod inspect;
+mod tokenize;
 
 mod bus;
 mod doctor;
@@ -42,6 +43,7 @@ Examples:
   tokenway status --watch                       what runs, live
   tokenway doctor                               what is missing, and what to do about it
   tokenway inspect model.gguf                   what a model file holds
+  tokenway tokenize --model PATH \"Hello\"       the tokens of a text
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
@@ -63,6 +65,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Convert(convert::Arguments),
     Inspect(inspect::Arguments),
+    Tokenize(tokenize::Arguments),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  tokenway completions bash > ~/.local/share/bash-completion/completions/tokenway"
@@ -95,6 +98,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Convert(arguments) => convert::run(arguments).await,
         Command::Inspect(arguments) => inspect::run(arguments).await,
+        Command::Tokenize(arguments) => tokenize::run(arguments).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tokenway", &mut script);
@@ -118,5 +122,15 @@ mod tests {
         assert!(Arguments::try_parse_from(["tokenway", "run"]).is_err());
         assert!(Arguments::try_parse_from(["tokenway", "up", "--replicas", "sample=two"]).is_err());
         assert!(Arguments::try_parse_from(["tokenway", "up", "--replicas", "shard-forward.1=2"]).is_ok());
+    }
+
+    #[test]
+    fn ids_to_decode_are_numbers_with_commas_and_exclude_a_text() {
+        let parse = |more: &[&str]| {
+            let first = ["tokenway", "tokenize", "--model", "m"];
+            Arguments::try_parse_from(first.iter().chain(more)).is_ok()
+        };
+        assert!(parse(&["--decode", "1,2,3"]) && parse(&["text"]) && parse(&[]));
+        assert!(!parse(&["--decode", "1,-2"]) && !parse(&["--decode", "1", "text"]));
     }
 }
