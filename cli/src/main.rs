@@ -22,6 +22,7 @@ mod table;
 
 mod checkpoint;
 mod inspect;
+mod registry;
 mod tokenize;
 
 mod bus;
@@ -42,6 +43,7 @@ Examples:
   tokenway chat                                 a conversation
   tokenway status --watch                       what runs, live
   tokenway doctor                               what is missing, and what to do about it
+  tokenway models                               the models on this machine, and which can be served
   tokenway inspect model.gguf                   what a model file holds
   tokenway tokenize --model PATH \"Hello\"       the tokens of a text
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
@@ -64,6 +66,7 @@ enum Command {
     Status(status::Arguments),
     Doctor(doctor::Arguments),
     Convert(convert::Arguments),
+    Models(registry::Arguments),
     Inspect(inspect::Arguments),
     Tokenize(tokenize::Arguments),
     /// Print a completion script for a shell
@@ -97,6 +100,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Convert(arguments) => convert::run(arguments).await,
+        Command::Models(arguments) => registry::run(arguments).await,
         Command::Inspect(arguments) => inspect::run(arguments).await,
         Command::Tokenize(arguments) => tokenize::run(arguments).await,
         Command::Completions { shell } => {
