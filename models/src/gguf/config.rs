@@ -55,7 +55,7 @@ const FAMILIES: [Family; 8] = [
 ];
 
 /// Tokens that end an answer whatever the metadata says, by their text. Source: `llama-vocab.cpp` of llama.cpp.
-const ENDS: [&str; 8] = [
+pub(super) const ENDS: [&str; 8] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",

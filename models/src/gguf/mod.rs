@@ -27,6 +27,8 @@ mod vocabulary;
 
 mod tokenizer;
 
+pub mod convert;
+
 pub use config::read_config;
 pub use config_error::GgufConfigError;
 pub use error::GgufError;

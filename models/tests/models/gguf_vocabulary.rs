@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const GOLDENS: &str = include_str!("../../goldens/gguf_vocabularies.json");
 
 /// The fields as a GGUF file's metadata names them.
-fn fields(metadata: &Value) -> VocabularyFields {
+pub fn fields(metadata: &Value) -> VocabularyFields {
     let value = |name: &str| &metadata[format!("tokenizer.ggml.{name}")];
     let id = |name: &str| value(name).as_u64().map(|id| u32::try_from(id).unwrap());
     let array = |name: &str| value(name).as_array().cloned().unwrap_or_default();

@@ -48,6 +48,16 @@ impl PreTokenizer {
         found.ok_or_else(|| VocabularyError::Pre { pre: name.to_owned() })
     }
 
+    /// All of them.
+    pub(crate) fn all() -> &'static [Self] {
+        PRE_TOKENIZERS
+    }
+
+    /// The name that converters write.
+    pub(crate) fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or(DEFAULT)
+    }
+
     /// Whether a word that is a token is that token at once.
     pub(crate) fn ignores_merges(&self) -> bool {
         self.ignores_merges
@@ -169,9 +179,9 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
     },
     PreTokenizer {
         names: &[
+            "llama-bpe",
             "llama3",
             "llama-v3",
-            "llama-bpe",
             "falcon3",
             "falcon-h1",
             "pixtral",

@@ -1,6 +1,7 @@
 //! Tests of GGUF files.
 
 mod config;
+mod convert;
 mod converted;
 mod goldens;
 mod hostile;
