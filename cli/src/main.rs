@@ -46,6 +46,11 @@ Examples:
   tokenway models                               the models on this machine, and which can be served
   tokenway inspect model.gguf                   what a model file holds
   tokenway tokenize --model PATH \"Hello\"       the tokens of a text
+  tokenway models                               which models there are, and whether they fit
+  tokenway inspect llama-q4_k.gguf              what is in a model's files
+  tokenway tokenize --model ~/models/llama Hi   the tokens of a text
+  tokenway convert ~/models/llama llama-q4_k.gguf --type q4_k
+                                                write a GGUF
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";

@@ -10,6 +10,7 @@ mod chaos;
 mod clients;
 mod demo;
 mod failures;
+mod gguf;
 mod images;
 mod latency;
 mod limits;
