@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tests::client::merged;
+use tests::cluster::Link;
 use tests::{Api, Cluster, Options, Stream, StreamEvent, binary, repository};
 
 use crate::images::{asking, data_url, tiny};
@@ -15,6 +16,8 @@ use crate::images::{asking, data_url, tiny};
 const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Answers long enough that none ends before its gateway dies.
 const TOKENS: u32 = 300;
+/// How late each read of sample's link is where an answer should take long.
+const STEP_LATE: Duration = Duration::from_millis(20);
 
 fn demo() -> Options {
     // In f32 prefill and decode agree far more closely than any two tokens are apart.
@@ -204,9 +207,13 @@ async fn an_answer_about_an_image_goes_on_at_the_next_gateway() -> anyhow::Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_chat_page_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(demo()).await?;
+    let mut cluster = Cluster::start(demo().without("sample")).await?;
+    cluster.spawn_behind_proxy("sample").await?;
+    cluster.ready().await?;
     let fields = json!({"temperature": 1.5, "seed": 7, "max_tokens": 400});
     let expected = cluster.api().chat("Tell me a story about a fox.", fields).await?;
+    // So that the answer takes seconds, however quick the machine: the page cannot ask for a longer one.
+    cluster.proxy("sample")?.set_link(Link::Slow(STEP_LATE));
     let mut page = Command::new(repository().join(".deps/bin/node"))
         .arg(repository().join("tests/clients/chat_page_reads_on.mjs"))
         .arg(cluster.url())
@@ -228,9 +235,13 @@ async fn the_chat_page_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokenway_run_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(demo()).await?;
+    let mut cluster = Cluster::start(demo().without("sample")).await?;
+    cluster.spawn_behind_proxy("sample").await?;
+    cluster.ready().await?;
     let fields = json!({"temperature": 1.5, "seed": 7, "max_tokens": 400});
     let expected = cluster.api().chat("Tell me a story about a fox.", fields).await?;
+    // So that the answer takes seconds, however quick the machine: the page cannot ask for a longer one.
+    cluster.proxy("sample")?.set_link(Link::Slow(STEP_LATE));
     let mut run = Command::new(binary("tokenway")?)
         .args(["run", "Tell me a story about a fox.", "--url", &cluster.url()])
         .args(["--temperature", "1.5", "--seed", "7", "--max-tokens", "400"])
