@@ -38,7 +38,9 @@ pub(super) struct Ended {
 /// A step on its way.
 pub(super) struct Sent {
     pub(super) lane: Vec<InstanceId>,
-    /// Sequences whose token it will bring.
+    /// Sequences that have rows in it and have not ended.
+    pub(super) sequences: HashSet<SequenceId>,
+    /// Those whose token it will bring.
     pub(super) expected: HashSet<SequenceId>,
     pub(super) rows: usize,
     pub(super) tokens: usize,
@@ -83,13 +85,16 @@ impl Lanes {
         self.close(step)
     }
 
-    /// A sequence has ended: no step waits for its token. Returns the steps that thereby are complete.
+    /// A sequence has ended: no step waits for its token, and none for an answer when it had no other. Of one that only
+    /// prefills, the answer may never come: the sample that owed it may be what the sequence ended of.
     pub(super) fn forget(&mut self, sequence: SequenceId) {
         let complete: Vec<u64> = self
             .sent
             .iter_mut()
             .filter_map(|(step, sent)| {
-                (sent.expected.remove(&sequence) && sent.expected.is_empty()).then_some(*step)
+                let was_last = sent.sequences.remove(&sequence) && sent.sequences.is_empty();
+                let had_last_token = sent.expected.remove(&sequence) && sent.expected.is_empty();
+                (was_last || had_last_token).then_some(*step)
             })
             .collect();
         for step in complete {
@@ -192,8 +197,11 @@ mod tests {
         let lane = vec![InstanceId(1)];
         let mut lanes = Lanes::default();
         let step = lanes.next_step();
-        let expected = [SequenceId(1), SequenceId(2)].into();
-        lanes.send(step, Sent { lane: lane.clone(), expected, rows: 2, tokens: 2, at: Instant::now() });
+        let both = HashSet::from([SequenceId(1), SequenceId(2)]);
+        let sequences = both.clone();
+        let sent =
+            Sent { lane: lane.clone(), sequences, expected: both, rows: 2, tokens: 2, at: Instant::now() };
+        lanes.send(step, sent);
         assert!(lanes.receive(step, [SequenceId(1)].into_iter()).is_none());
         lanes.forget(SequenceId(2));
         assert_eq!(lanes.lanes[&lane].in_flight, 0);

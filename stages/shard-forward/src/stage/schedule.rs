@@ -160,8 +160,9 @@ impl First {
         }
         let expected: HashSet<SequenceId> =
             slices.iter().filter(|slice| slice.sample).map(|slice| slice.sequence).collect();
+        let sequences = slices.iter().map(|slice| slice.sequence).collect();
         let rows = slices.iter().map(|slice| slice.ids.len()).sum();
-        let sent = Sent { lane, tokens: expected.len(), expected, rows, at: inbox.now };
+        let sent = Sent { lane, sequences, tokens: expected.len(), expected, rows, at: inbox.now };
         if !slices.is_empty() {
             self.lanes.send(step, sent);
         }

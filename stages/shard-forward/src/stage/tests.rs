@@ -308,6 +308,21 @@ fn a_dead_instance_ends_the_sequences_of_its_routes() {
 }
 
 #[test]
+fn a_prefill_that_a_dead_sample_never_answers_keeps_nobody_waiting() {
+    let mut bench = Bench::new(|_| {});
+    let (_, first) = bench.submit(&[70]);
+    assert!(first.steps[0].slices.iter().all(|slice| !slice.sample), "a chunk without a token");
+    bench.alive.retain(|instance| *instance != SAMPLE);
+    bench.meet();
+    bench.call(vec![], vec![]);
+    bench.alive.push(SAMPLE);
+    bench.meet();
+    let (admission, step) = bench.submit(&[4]);
+    let steps = [admission.steps, step.steps].concat();
+    assert!(steps.iter().any(|step| !step.slices.is_empty()), "the lane is free for the next prompt");
+}
+
+#[test]
 fn what_was_on_its_way_to_one_that_reconnected_is_given_up() {
     for shaken in [LATER, SAMPLE, DETOKENIZE] {
         let mut bench = Bench::new(|_| {});
