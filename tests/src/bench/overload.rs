@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use loadtest::report::Percentiles;
-use loadtest::{Arrivals, Objective, Report, Target, Until, Workload, closed_loop, open_loop};
+use loadtest::{Api, Arrivals, Lengths, Objective, Report, Target, Until, Workload, closed_loop, open_loop};
 use serde::Serialize;
 
 use crate::bench::table::Table;
@@ -17,11 +17,25 @@ const REFUSED_MAX: f64 = 0.01;
 const TIMES: f64 = 3.0;
 /// How much longer than at capacity the admitted may wait for tokens.
 const RATIO_MAX: f64 = 1.3;
-/// How close the search for the capacity comes.
-const PRECISION: f64 = 0.05;
-/// Rates that are tried at most.
-const TRIES_MAX: usize = 12;
-const CLIENTS: usize = 16;
+/// Rates that are tried for the capacity, in parts of the rate of answers when there is always more to do: from the one at which
+/// all but the share that counts as capacity is answered, downwards.
+const TRIES: [f64; 5] = [1.0099, 1.005, 1.0, 0.98, 0.95];
+/// Sequences computed together, in the demo pipeline.
+const SEQUENCES: u32 = 64;
+/// How many times as long as needed the queue is filled.
+const FILL_TIMES: f64 = 1.5;
+/// Constant lengths, so that the rate of answers is that of tokens.
+const WORK: Workload = Workload {
+    api: Api::Completions,
+    lengths: Lengths::Fixed(114),
+    ids: 97..123,
+    max_tokens: 64,
+    ignore_eos: true,
+    temperature: 0.0,
+    seed: 0,
+};
+/// Twice so long, before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(8);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
 const OBJECTIVE: Objective = Objective { ttft: Duration::from_millis(500), itl: Duration::from_millis(50) };
 
@@ -30,66 +44,81 @@ const OBJECTIVE: Objective = Objective { ttft: Duration::from_millis(500), itl: 
 pub struct OverloadBench {
     /// Length of each measurement.
     pub window: Duration,
-    /// Entries that may wait in each queue; none takes what the pipeline file says.
-    pub queue: Option<u32>,
+    /// Entries that may wait in each queue.
+    pub queue: u32,
+    /// Element type of the model.
+    pub dtype: String,
 }
 
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct OverloadReport {
+    queue: u32,
+    dtype: String,
     capacity: f64,
+    /// A second, at capacity and above it.
+    admitted: [f64; 2],
     at_capacity: Report,
     above: Report,
 }
 
 impl OverloadBench {
-    /// Looks for the capacity, then measures at it and above it.
+    /// Measures above capacity, then at it.
+    ///
+    /// Every measurement begins with a full queue. At the highest rate with under one percent refused a queue is full nearly always,
+    /// for it gains as many entries as are refused, but from empty it would take very long to become so.
     pub async fn run(&self) -> anyhow::Result<OverloadReport> {
-        let mut options = Options::demo();
-        if let Some(queue) = self.queue {
-            options = options.set("tokenize", "queue", queue).set("shard-forward", "queue", queue);
-        }
+        let mut options = Options::demo()
+            .set("tokenize", "queue", self.queue)
+            .set("shard-forward", "queue", self.queue)
+            .set("shard-forward", "dtype", self.dtype.as_str());
         options.log = "warn".into();
         let cluster = Cluster::start(options).await?;
         let target = Target::new(&cluster.url(), &cluster.model, None, REQUEST_DEADLINE)?;
-        let work = Workload::default();
-        let busy = || closed_loop(&target, &work, OBJECTIVE, CLIENTS, Until::Elapsed(self.window));
+        let clients = (SEQUENCES + self.queue) as usize;
+        let busy = || closed_loop(&target, &WORK, OBJECTIVE, clients, Until::Elapsed(WARM_UP));
         // Kernels meet their shapes first.
-        answered_or_refused(&busy().await?).with_context(|| format!("with {CLIENTS} clients at first"))?;
-        let busy = busy().await?;
-        answered_or_refused(&busy).with_context(|| format!("with {CLIENTS} clients"))?;
-        eprintln!("bench: overload, {CLIENTS} clients: {:.1} answers/s", busy.requests_per_second);
-        let capacity = self.capacity(&target, busy.requests_per_second).await?;
-        let at_capacity = self.at_rate(&target, capacity).await?;
-        let above = self.at_rate(&target, TIMES * capacity).await?;
-        Ok(OverloadReport { capacity, at_capacity, above })
-    }
-
-    /// The highest rate, in requests a second, with under one percent refused.
-    async fn capacity(&self, target: &Target, guess: f64) -> anyhow::Result<f64> {
-        let (mut low, mut high) = (0.0, f64::INFINITY);
-        let mut rate = guess;
-        for _ in 0..TRIES_MAX {
-            if high - low <= PRECISION * high.min(rate) {
-                break;
+        answered_or_refused(&busy().await?).with_context(|| format!("with {clients} clients at first"))?;
+        let guess = busy().await?.requests_per_second;
+        eprintln!("bench: overload, {clients} clients: {guess:.1} answers/s");
+        let above = self.at_rate(&target, TIMES * guess, guess).await?;
+        let most = self.admitted(&above);
+        for part in TRIES {
+            let rate = part * most;
+            let at_capacity = self.at_rate(&target, rate, most).await?;
+            if refused(&at_capacity) < REFUSED_MAX {
+                // Beside the true capacity, not the one guessed at first.
+                let above = self.at_rate(&target, TIMES * rate, most).await?;
+                let admitted = [&at_capacity, &above].map(|report| self.admitted(report));
+                let (queue, dtype) = (self.queue, self.dtype.clone());
+                return Ok(OverloadReport { queue, dtype, capacity: rate, admitted, at_capacity, above });
             }
-            let report = self.at_rate(target, rate).await?;
-            if refused(&report) < REFUSED_MAX {
-                low = rate
-            } else {
-                high = rate
-            }
-            rate = if high.is_infinite() { 1.25 * low } else { (low + high) / 2.0 };
         }
-        ensure!(low > 0.0, "no rate without refusals");
-        Ok(low)
+        bail!("more than 1 % were refused even at {:.2} of the rate of answers", TRIES[TRIES.len() - 1])
     }
 
-    async fn at_rate(&self, target: &Target, per_second: f64) -> anyhow::Result<Report> {
-        let arrivals = Arrivals { per_second, concurrent_max: 4096 };
-        let report =
-            open_loop(target, &Workload::default(), OBJECTIVE, arrivals, Until::Elapsed(self.window)).await?;
+    /// Requests of a measurement that were admitted, a second of its window: with a full queue, as many as are answered.
+    fn admitted(&self, report: &Report) -> f64 {
+        report.completed as f64 / self.window.as_secs_f64()
+    }
+
+    /// Requests at `per_second`, after others, which are not counted, have filled the queue of a pipeline that gives `most` answers a
+    /// second.
+    async fn at_rate(&self, target: &Target, per_second: f64, most: f64) -> anyhow::Result<Report> {
+        let places = f64::from(SEQUENCES + self.queue);
+        // At three times what is answered, two thirds stay.
+        let fill = Duration::from_secs_f64(FILL_TIMES * places / ((TIMES - 1.0) * most));
+        let load = |per_second, time| {
+            let arrivals = Arrivals { per_second, concurrent_max: 4096 };
+            open_loop(target, &WORK, OBJECTIVE, arrivals, Until::Elapsed(time))
+        };
+        let measured = async {
+            tokio::time::sleep(fill).await;
+            load(per_second, self.window).await
+        };
+        let (filler, report) = tokio::try_join!(load(TIMES * most, fill), measured)?;
         answered_or_refused(&report).with_context(|| format!("at {per_second:.1} requests/s"))?;
+        ensure!(refused(&filler) > 0.0, "the queue was not full after {:.1} s", fill.as_secs_f64());
         eprintln!("bench: overload, {per_second:.1} requests/s: {:.1} % refused", 100.0 * refused(&report));
         Ok(report)
     }
@@ -109,11 +138,14 @@ fn refused(report: &Report) -> f64 {
 
 impl fmt::Display for OverloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { capacity, at_capacity, above } = self;
-        writeln!(f, "Overload: the demo pipeline, 114 tokens in, 64 out, Poisson arrivals; milliseconds")?;
+        let Self { queue, dtype, capacity, admitted, at_capacity, above } = self;
         writeln!(
             f,
-            "Capacity is the highest rate with under 1 % refused; the aim above it is {RATIO_MAX}\n"
+            "Overload: the demo pipeline in {dtype}, 114 tokens in, 64 out, Poisson arrivals; milliseconds"
+        )?;
+        writeln!(
+            f,
+            "Capacity is the highest rate with under 1 % refused by a queue of {queue}, full at the start; the aim above it is {RATIO_MAX}\n"
         )?;
         let header = "|at capacity|at 3 times|ratio";
         let mut table = Table::new(header.split('|'));
@@ -127,7 +159,9 @@ impl fmt::Display for OverloadReport {
             format!("{:.1}", TIMES * capacity),
             String::new(),
         ]);
-        table.row(row("answers/s", |report| report.requests_per_second));
+        let [calm, over] = admitted;
+        let ratio = over / calm;
+        table.row(["admitted/s".into(), format!("{calm:.1}"), format!("{over:.1}"), format!("{ratio:.2}")]);
         table.row(row("TTFT p50", |report| report.ttft_ms.p50));
         table.row(row("TTFT p99", |report| report.ttft_ms.p99));
         table.row(row("ITL p50", |report| report.itl_ms.p50));

@@ -25,7 +25,7 @@ Examples:
   bench                                  everything, in about ten minutes
   bench --only pipeline --batches 8      the pipeline beside one process, at batch 8
   bench --only echo --json               the echo engine, as JSON
-  bench --only overload --seconds 10     what becomes of requests above capacity
+  bench --only overload --seconds 60     what becomes of requests above capacity
   bench --only engine --engine-model ~/models/llama --device cuda:0 --batches 1,8,64 --steps 64
   bench --only exactness --rounds 4      how often answers differ, and what deterministic mode costs";
 
@@ -58,9 +58,13 @@ struct Args {
     #[arg(long, default_value_t = 4, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
 
-    /// Entries that may wait in a queue when overloaded, in place of the pipeline file's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    queue: Option<u32>,
+    /// Entries that may wait in each queue when overloaded
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    queue: u32,
+
+    /// Element type of the model that is overloaded
+    #[arg(long, default_value = "bf16", value_parser = ["f32", "bf16"])]
+    dtype: String,
 
     /// Only one part
     #[arg(long, value_name = "PART")]
@@ -229,7 +233,8 @@ fn echo_bench(args: &Args) -> EchoBench {
 }
 
 fn overload_bench(args: &Args) -> OverloadBench {
-    OverloadBench { window: Duration::from_secs(args.seconds.into()), queue: args.queue }
+    let window = Duration::from_secs(args.seconds.into());
+    OverloadBench { window, queue: args.queue, dtype: args.dtype.clone() }
 }
 
 fn vision_bench(args: &Args) -> anyhow::Result<VisionBench> {

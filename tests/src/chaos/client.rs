@@ -10,6 +10,8 @@ use crate::client::{Api, Reply, Stream, StreamEvent, merged};
 
 /// How long a client tries other gateways after its own has gone.
 const ELSEWHERE_WITHIN: Duration = Duration::from_secs(15);
+/// How long an answer that is not streamed is asked for: each gateway that goes takes it along, and it begins anew.
+const WHOLE_WITHIN: Duration = Duration::from_secs(45);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What a client heard.
@@ -83,10 +85,10 @@ impl<'a> Client<'a> {
         &self.gateways[self.at]
     }
 
-    /// Goes to the next gateway, unless the time for it is over.
-    async fn elsewhere(&mut self, since: Instant, error: anyhow::Error) -> anyhow::Result<()> {
-        if since.elapsed() >= ELSEWHERE_WITHIN {
-            return Err(error.context("no gateway answers"));
+    /// Goes to the next gateway, until `deadline`.
+    async fn elsewhere(&mut self, deadline: Instant, error: anyhow::Error) -> anyhow::Result<()> {
+        if Instant::now() >= deadline {
+            return Err(error.context("no gateway has answered"));
         }
         self.at = (self.at + 1) % self.gateways.len();
         tokio::time::sleep(AGAIN_AFTER).await;
@@ -94,12 +96,12 @@ impl<'a> Client<'a> {
     }
 
     async fn whole(&mut self, question: &Question) -> anyhow::Result<Heard> {
-        let since = Instant::now();
+        let deadline = Instant::now() + WHOLE_WITHIN;
         loop {
             match self.api().ask(question.path, &question.fields).await {
                 Ok(reply) => return heard_whole(&reply),
                 // As stock clients do when the connection breaks.
-                Err(error) => self.elsewhere(since, error).await?,
+                Err(error) => self.elsewhere(deadline, error).await?,
             }
             self.outcome.moves += 1;
         }
@@ -110,12 +112,12 @@ impl<'a> Client<'a> {
             question.fields.clone(),
             json!({"stream": true, "stream_options": {"include_usage": true}}),
         );
-        let since = Instant::now();
+        let deadline = Instant::now() + ELSEWHERE_WITHIN;
         let mut stream = loop {
             match self.api().open(question.path, &fields).await {
                 Ok(stream) => break stream,
                 Err(error) if is_answer(&error) => return Err(error),
-                Err(error) => self.elsewhere(since, error).await?,
+                Err(error) => self.elsewhere(deadline, error).await?,
             }
             self.outcome.moves += 1;
         };
@@ -145,12 +147,12 @@ impl<'a> Client<'a> {
     }
 
     async fn read_on(&mut self, id: &str, last: u64) -> anyhow::Result<Stream> {
-        let since = Instant::now();
+        let deadline = Instant::now() + ELSEWHERE_WITHIN;
         loop {
             self.outcome.moves += 1;
             match self.api().read_on(id, last).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => self.elsewhere(since, error).await?,
+                Err(error) => self.elsewhere(deadline, error).await?,
             }
         }
     }
