@@ -63,6 +63,7 @@ gpu-check: ## Checks and measures on a GPU what gpu-pack packed, unpacked in PAC
 goldens: ## Makes the reference files of the tests anew, with transformers
 	@scripts/python-env
 	@.deps/python/bin/python stages/shard-forward/goldens/make.py
+	@.deps/python/bin/python stages/shard-forward/goldens/make_images.py
 	@.deps/python/bin/python models/goldens/templates.py
 	@.deps/python/bin/python models/demo/goldens.py
 	@.deps/python/bin/python tests/goldens/vision/make.py

@@ -81,6 +81,9 @@ pub struct RopeConfig {
     pub theta: f64,
     /// How the frequencies are stretched; none is plain rotary embedding.
     pub scaling: Option<RopeScaling>,
+    /// How many pairs are turned by time, by row and by column, in this order, of all pairs; none where a position is one number.
+    /// Source: M-RoPE, arXiv:2409.12191, sec. 2.1.
+    pub sections: Option<[usize; 3]>,
 }
 
 /// Shape and constants of a decoder of RMSNorm, grouped-query attention and gated MLPs, checked: sizes are above zero,
@@ -165,15 +168,30 @@ impl DecoderConfig {
         Self::from_fields(&fields, architecture::find(&fields)?, None)
     }
 
-    /// Reads `text_config`, the language model of a vision-language one. Sizes may be absent there: old checkpoints leave out
-    /// what equals transformers' defaults, which are those of the Llama of 7 billion parameters.
+    /// Reads the language model of a vision-language one: `text_config`, or with Qwen2.5-VL, whose checkpoints on the Hub have none,
+    /// all of `fields`. Sizes may be absent in the others: old checkpoints leave out what equals transformers' defaults, which are
+    /// those of the Llama of 7 billion parameters.
     pub(crate) fn from_text_config(fields: &ConfigFields) -> Result<Self, ConfigError> {
+        let architecture = architecture::of_vision_language(fields)?;
+        if architecture.model_type == "qwen2_5_vl" {
+            return Self::from_qwen2_5_vl(fields, architecture);
+        }
         let text = fields.object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
         text.only("model_type", &[json!("llama")])?;
-        let mut config = Self::from_fields(&text, architecture::llama(), Some(DEFAULT_SIZES))?;
+        let mut config = Self::from_fields(&text, architecture, Some(DEFAULT_SIZES))?;
         if text.get("tie_word_embeddings").is_none() {
             config.tie_word_embeddings = fields.bool("tie_word_embeddings")?.unwrap_or(false);
         }
+        Ok(config)
+    }
+
+    fn from_qwen2_5_vl(fields: &ConfigFields, architecture: &Architecture) -> Result<Self, ConfigError> {
+        let text = fields.object("text_config")?;
+        if let Some(text) = &text {
+            text.only("model_type", &[json!("qwen2_5_vl_text"), json!("qwen2_5_vl")])?;
+        }
+        let mut config = Self::from_fields(text.as_ref().unwrap_or(fields), architecture, None)?;
+        config.tie_word_embeddings |= fields.bool("tie_word_embeddings")?.unwrap_or(false);
         Ok(config)
     }
 
@@ -195,7 +213,7 @@ impl DecoderConfig {
         let head_dim = read_head_dim(fields, defaults, hidden_size, num_attention_heads)?;
         let positions = fields.whole("max_position_embeddings", 1..=POSITIONS_MAX)?;
         let usual_rope = Rope {
-            config: RopeConfig { theta: defaults.rope_theta, scaling: None },
+            config: RopeConfig { theta: defaults.rope_theta, scaling: None, sections: None },
             rotary_dim: head_dim,
             positions: positions.unwrap_or(defaults.max_position_embeddings),
         };

@@ -154,6 +154,17 @@ impl ConfigFields {
         })
     }
 
+    /// Three whole numbers that add up to `sum`.
+    pub(crate) fn three_parts(&self, field: &str, sum: usize) -> Result<Option<[usize; 3]>, ConfigError> {
+        self.read(field, &format!("three whole numbers that add up to {sum}"), |value| {
+            let parts: Option<Vec<usize>> =
+                value.as_array()?.iter().map(|part| usize::try_from(part.as_u64()?).ok()).collect();
+            let parts: [usize; 3] = parts?.try_into().ok()?;
+            let total = parts.iter().try_fold(0_usize, |total, part| total.checked_add(*part));
+            (total == Some(sum)).then_some(parts)
+        })
+    }
+
     /// Three finite numbers.
     pub(crate) fn three(&self, field: &str) -> Result<Option<[f32; 3]>, ConfigError> {
         self.read(field, "three numbers", |value| {

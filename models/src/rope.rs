@@ -70,6 +70,8 @@ pub(crate) enum Rotary {
     Partial,
     /// `rope_parameters` may have one for each type of layer.
     ByLayerType,
+    /// All of a head is turned, its pairs by one of three axes each.
+    Axes,
 }
 
 /// Reads the rotary embedding, of layers of full attention where they are told apart; absent fields are those of `usual`, whose
@@ -82,15 +84,17 @@ pub(crate) fn read_rope(fields: &ConfigFields, usual: &Rope, rotary: Rotary) -> 
         config: RopeConfig {
             theta: fields.positive("rope_theta")?.unwrap_or(usual.config.theta),
             scaling: None,
+            sections: None,
         },
         rotary_dim: read_rotary_dim(fields, usual.rotary_dim, rotary)?.unwrap_or(usual.rotary_dim),
         positions: usual.positions,
     };
     let legacy = fields.object("rope_scaling")?.filter(|table| !table.is_empty());
-    let Some(table) = legacy.map_or_else(|| fields.object("rope_parameters"), |table| Ok(Some(table)))?
-    else {
-        return Ok(rope);
-    };
+    let table = legacy.map_or_else(|| fields.object("rope_parameters"), |table| Ok(Some(table)))?;
+    if rotary == Rotary::Axes {
+        return read_axes(fields, table, rope);
+    }
+    let Some(table) = table else { return Ok(rope) };
     match table.objects().next() {
         None => read_table(fields, &table, rope, (usual.rotary_dim, rotary)),
         Some(_) if rotary == Rotary::ByLayerType => match table.object("full_attention")? {
@@ -103,13 +107,38 @@ pub(crate) fn read_rope(fields: &ConfigFields, usual: &Rope, rotary: Rotary) -> 
 
 /// Reads the rotary embedding of layers of type `sliding_attention`, of an architecture that has one of their own.
 pub(crate) fn read_local_rope(fields: &ConfigFields, theta: f64) -> Result<RopeConfig, ConfigError> {
-    let mut local =
-        RopeConfig { theta: fields.positive("rope_local_base_freq")?.unwrap_or(theta), scaling: None };
+    let theta = fields.positive("rope_local_base_freq")?.unwrap_or(theta);
+    let mut local = RopeConfig { theta, scaling: None, sections: None };
     let Some(table) = fields.object("rope_parameters")? else { return Ok(local) };
     let Some(table) = table.object("sliding_attention")? else { return Ok(local) };
     table.only("rope_type", &[json!("default")])?;
     local.theta = table.positive("rope_theta")?.unwrap_or(local.theta);
     Ok(local)
+}
+
+/// `rope` with the pairs of each axis. Stretched frequencies are refused. Source of the default: `Qwen2_5_VLRotaryEmbedding` of
+/// transformers.
+fn read_axes(
+    fields: &ConfigFields,
+    table: Option<ConfigFields>,
+    mut rope: Rope,
+) -> Result<Rope, ConfigError> {
+    let pairs = rope.rotary_dim / 2;
+    let mut sections = None;
+    if let Some(table) = table {
+        for kind_field in ["rope_type", "type"] {
+            table.only(kind_field, &[json!("default"), json!("mrope")])?;
+        }
+        read_rotary_dim(&table, rope.rotary_dim, Rotary::Axes)?;
+        rope.config.theta = table.positive("rope_theta")?.unwrap_or(rope.config.theta);
+        sections = table.three_parts("mrope_section", pairs)?;
+    }
+    const USUAL: [usize; 3] = [16, 24, 24];
+    if sections.is_none() && pairs != USUAL.iter().sum::<usize>() {
+        return Err(fields.missing("rope_scaling.mrope_section"));
+    }
+    rope.config.sections = Some(sections.unwrap_or(USUAL));
+    Ok(rope)
 }
 
 /// `rope` as `table` changes it.

@@ -2,6 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::prompt::Grid;
 use crate::request::{Context, Generation};
 use crate::{Edge, InstanceId, RouteId, SequenceId};
 
@@ -53,6 +54,18 @@ pub struct Open {
     pub generation: Generation,
     /// Token ids with which the model ends a sequence.
     pub eos: Vec<u32>,
+    /// The prompt's images as positions count them; none for a model whose positions count tokens.
+    pub grids: Vec<Grid>,
+}
+
+impl Head {
+    /// Checks what the layout cannot express.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.control.iter().try_for_each(|control| match control {
+            Control::Open(open) => Grid::check_all(&open.grids, open.prompt_tokens),
+            Control::Release(_) | Control::ReleaseBelow(_) => Ok(()),
+        })
+    }
 }
 
 impl Open {

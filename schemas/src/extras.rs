@@ -81,6 +81,7 @@ mod tests {
             max_tokens: 10,
             generation,
             eos: vec![0, 2],
+            grids: vec![],
         }
     }
 

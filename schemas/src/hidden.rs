@@ -33,6 +33,7 @@ impl Edge for Hidden {
     const KIND: u16 = 5;
 
     fn check(&self) -> Result<(), String> {
+        self.head.check()?;
         let Some(states) = &self.states else { return Ok(()) };
         states.check().map_err(|error| error.to_string())?;
         let rows: usize = self.slices.iter().map(|slice| slice.ids.len()).sum();

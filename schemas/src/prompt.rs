@@ -14,6 +14,43 @@ pub struct Span {
     pub rows: u32,
 }
 
+/// Where an image's embeddings lie for a model whose positions have three axes: time, row and column.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// The position of its first embedding, in tokens from the start of the prompt.
+    pub start: u32,
+    /// Rows of embeddings; at least 1.
+    pub rows: u32,
+    /// Embeddings in a row, which follow each other in the prompt; at least 1.
+    pub columns: u32,
+}
+
+impl Grid {
+    /// How many embeddings.
+    pub fn len(&self) -> u64 {
+        u64::from(self.rows) * u64::from(self.columns)
+    }
+
+    /// Whether there are none, which no message may say.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Checks that `grids` have embeddings and are ascending, apart and below position `end`.
+    pub(crate) fn check_all(grids: &[Self], end: u32) -> Result<(), String> {
+        let mut free_from = 0;
+        for grid in grids {
+            let (start, Self { rows, columns, .. }) = (u64::from(grid.start), grid);
+            let grid_end = start + grid.len();
+            if grid.is_empty() || start < free_from || grid_end > u64::from(end) {
+                return Err(format!("a grid of {rows} by {columns} at {start} of {end} positions"));
+            }
+            free_from = grid_end;
+        }
+        Ok(())
+    }
+}
+
 /// An image of a prompt.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct PromptImage {
@@ -42,6 +79,8 @@ pub struct Prompt {
     pub images: Vec<PromptImage>,
     /// Where the embeddings go, in order, ascending and apart; as many positions as the images have rows.
     pub spans: Vec<Span>,
+    /// The images as positions count them; none for a model whose positions count tokens.
+    pub grids: Vec<Grid>,
     /// The images' embeddings, once vision-encode has made them: `[rows of all images, hidden_size]` in the pipeline's dtype.
     pub embeddings: Option<Payload>,
 }
@@ -70,6 +109,7 @@ impl Edge for Prompt {
     const KIND: u16 = 2;
 
     fn check(&self) -> Result<(), String> {
-        self.check_spans()
+        self.check_spans()?;
+        Grid::check_all(&self.grids, self.prompt_tokens)
     }
 }

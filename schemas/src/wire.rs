@@ -13,7 +13,7 @@ use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
 use rkyv::{Archive, Archived, Deserialize, Place, Serialize};
 
 /// Version of every layout in this crate. Another one is refused: an upgrade runs old and new side by side.
-pub const WIRE_VERSION: u16 = 5;
+pub const WIRE_VERSION: u16 = 6;
 
 const MAGIC: [u8; 2] = *b"TW";
 const HEADER_BYTES: usize = 8;

@@ -16,7 +16,7 @@ use schemas::hidden::{Hidden, Slice};
 use schemas::journal::{Dialect, Entries, Entry, Opening};
 use schemas::logits::{Logits, NeedRow, Row};
 use schemas::presence::{Presence, Room, State};
-use schemas::prompt::{Prompt, PromptImage, Span};
+use schemas::prompt::{Grid, Prompt, PromptImage, Span};
 use schemas::quarantine::Quarantined;
 use schemas::request::{BlobRef, Context, Generation, Image, Input, Payload, Request, Sampling, Stop};
 use schemas::token::{Finish, Logprobs, Token, Tokens};
@@ -68,6 +68,7 @@ fn prompt() -> Prompt {
         eos: vec![1, 5],
         images: vec![PromptImage { image: image(), rows: 6 }],
         spans: vec![Span { start: 3, rows: 4 }, Span { start: 9, rows: 2 }],
+        grids: vec![Grid { start: 3, rows: 2, columns: 2 }, Grid { start: 9, rows: 1, columns: 2 }],
         embeddings: Some(Payload::Inline(vec![0; 12])),
     }
 }
@@ -90,6 +91,7 @@ fn head() -> Head {
         max_tokens: 64,
         generation: generation(),
         eos: vec![1, 5],
+        grids: vec![Grid { start: 3, rows: 2, columns: 2 }],
     };
     Head {
         origin: InstanceId(1),
@@ -358,4 +360,25 @@ fn states_for_another_number_of_rows_are_refused() {
     let mut message = hidden();
     message.slices[0].ids.push(7);
     assert!(matches!(Hidden::read(&wire::encode(&message)), Err(WireError::Invalid { .. })));
+}
+
+#[test]
+fn grids_that_are_empty_or_overlap_or_leave_the_prompt_are_refused() {
+    let grid = |start, rows, columns| Grid { start, rows, columns };
+    for grids in [
+        vec![grid(0, 0, 3)],
+        vec![grid(0, 3, 0)],
+        vec![grid(96, 1, 2)],
+        vec![grid(4, u32::MAX, u32::MAX)],
+        vec![grid(u32::MAX, 1, 1)],
+        vec![grid(3, 2, 2), grid(6, 1, 1)],
+        vec![grid(9, 1, 1), grid(3, 1, 1)],
+    ] {
+        let prompt = Prompt { grids: grids.clone(), ..prompt() };
+        assert!(matches!(Prompt::read(&wire::encode(&prompt)), Err(WireError::Invalid { .. })), "{grids:?}");
+        let mut hidden = hidden();
+        let Control::Open(open) = &mut hidden.head.control[0] else { unreachable!() };
+        open.grids.clone_from(&grids);
+        assert!(matches!(Hidden::read(&wire::encode(&hidden)), Err(WireError::Invalid { .. })), "{grids:?}");
+    }
 }

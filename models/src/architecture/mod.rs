@@ -7,6 +7,7 @@ mod mistral;
 mod mixtral;
 mod phi3;
 mod qwen2;
+mod qwen2_5_vl;
 mod qwen3;
 mod qwen3_moe;
 mod smollm3;
@@ -17,7 +18,7 @@ use crate::config::{Activation, DecoderConfig, ExpertNames, ExpertsConfig, HIDDE
 use crate::config_fields::{ConfigError, ConfigFields};
 use crate::rope::Rotary;
 
-const ALL: [&Architecture; 10] = [
+const ALL: [&Architecture; 11] = [
     &gemma2::ARCHITECTURE,
     &gemma3::ARCHITECTURE,
     &llama::ARCHITECTURE,
@@ -25,6 +26,7 @@ const ALL: [&Architecture; 10] = [
     &mixtral::ARCHITECTURE,
     &phi3::ARCHITECTURE,
     &qwen2::ARCHITECTURE,
+    &qwen2_5_vl::ARCHITECTURE,
     &qwen3::ARCHITECTURE,
     &qwen3_moe::ARCHITECTURE,
     &smollm3::ARCHITECTURE,
@@ -69,9 +71,12 @@ impl Architecture {
     }
 }
 
-/// That of a language model within a vision-language one which does not say otherwise.
-pub(crate) fn llama() -> &'static Architecture {
-    &llama::ARCHITECTURE
+/// That of the language model within a vision-language one.
+pub(crate) fn of_vision_language(fields: &ConfigFields) -> Result<&'static Architecture, ConfigError> {
+    Ok(match fields.string("model_type")? {
+        Some("qwen2_5_vl") => &qwen2_5_vl::ARCHITECTURE,
+        _ => &llama::ARCHITECTURE,
+    })
 }
 
 /// The architecture that `config.json` names.

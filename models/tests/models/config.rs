@@ -17,7 +17,7 @@ fn plain() -> Value {
 }
 
 fn rope(theta: f64, scaling: Option<RopeScaling>) -> RopeConfig {
-    RopeConfig { theta, scaling }
+    RopeConfig { theta, scaling, sections: None }
 }
 
 /// The plain configuration with some fields replaced; null stands for absent.
@@ -332,4 +332,31 @@ fn gemma_is_read_as_the_hub_has_it_and_as_transformers_writes_it() {
         matches!(&error, ConfigError::Unsupported { field, .. } if field == "hidden_activation"),
         "{error}"
     );
+}
+
+#[test]
+fn positions_of_three_axes_are_read_in_every_form_and_refused_by_field() {
+    let qwen = |changes| of("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", changes);
+    let sections = |config: DecoderConfig| (config.ropes[0].sections, config.ropes[0].theta);
+    let hub = json!({"rope_theta": 1e4, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}});
+    assert_eq!(sections(qwen(hub).unwrap()), (Some([2, 3, 3]), 1e4));
+    let table =
+        json!({"rope_type": "default", "type": "default", "rope_theta": 5e5, "mrope_section": [4, 4, 0]});
+    assert_eq!(sections(qwen(json!({"rope_parameters": table})).unwrap()), (Some([4, 4, 0]), 5e5));
+    let wide = qwen(json!({"hidden_size": 512, "num_attention_heads": 4})).unwrap();
+    assert!(wide.qkv_bias && wide.rms_norm_eps == 1e-5);
+    assert_eq!(sections(wide), (Some([16, 24, 24]), 1e6));
+    for (changes, field) in [
+        (json!({}), "rope_scaling.mrope_section"),
+        (
+            json!({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}),
+            "rope_scaling.mrope_section",
+        ),
+        (json!({"rope_scaling": {"type": "mrope", "mrope_section": [4, 4]}}), "rope_scaling.mrope_section"),
+        (json!({"rope_scaling": {"mrope_section": [usize::MAX, 5, 4]}}), "rope_scaling.mrope_section"),
+        (json!({"rope_scaling": {"type": "yarn", "mrope_section": [2, 3, 3]}}), "rope_scaling.type"),
+    ] {
+        let error = qwen(changes.clone()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{field}` ")), "{changes}: {error}");
+    }
 }

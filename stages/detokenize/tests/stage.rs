@@ -68,6 +68,7 @@ fn open(sequence: u64, stops: &[&str], change: impl FnOnce(&mut Open)) -> Contro
         max_tokens: 1000,
         generation,
         eos: vec![EOS],
+        grids: vec![],
     };
     change(&mut open);
     Control::Open(Box::new(open))

@@ -113,6 +113,7 @@ mod tests {
             max_tokens: 10,
             generation: Generation { sampling, ..Generation::default() },
             eos: vec![0],
+            grids: vec![],
         }
     }
 

@@ -49,6 +49,7 @@ fn open(sequence: u64, change: impl FnOnce(&mut Open)) -> Control {
         max_tokens: 10,
         generation,
         eos: vec![0],
+        grids: vec![],
     };
     change(&mut open);
     Control::Open(Box::new(open))

@@ -1,6 +1,6 @@
 """Makes the golden files of the forward pass: tiny random checkpoints with the logits transformers gives them.
 
-    make goldens     # which is: .deps/python/bin/python stages/shard-forward/goldens/make.py
+    make goldens     # which is: .deps/python/bin/python stages/shard-forward/goldens/make.py, and make_images.py
 
 Each folder holds a checkpoint (`config.json`, `model.safetensors`, f32) and `expected.safetensors`, where for prompt i
 
@@ -382,8 +382,8 @@ def greedy(model, input_ids: Tensor) -> tuple[Tensor, float]:
 
 
 @torch.no_grad()
-def expected(golden: Golden, folder: Path) -> dict[str, Tensor]:
-    model, coarse = load(folder, torch.float32), load(folder, torch.bfloat16)
+def expected(golden: Golden, model, coarse) -> dict[str, Tensor]:
+    """`coarse` is the model in bf16."""
     generator = torch.Generator().manual_seed(golden.seed)
     tensors: dict[str, Tensor] = {}
     for i, n_tokens in enumerate(golden.prompt_lengths):
@@ -407,11 +407,11 @@ def expected(golden: Golden, folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def provenance(golden: Golden) -> str:
+def provenance(golden: Golden, command: str = COMMAND) -> str:
     return json.dumps(
         {
             "model": f"random weights, seed {golden.seed}, f32, eager attention",
-            "command": COMMAND,
+            "command": command,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "python": platform.python_version(),
@@ -428,7 +428,7 @@ def main() -> None:
             continue
         folder = HERE / golden.name
         write_checkpoint(golden, folder)
-        tensors = expected(golden, folder)
+        tensors = expected(golden, load(folder, torch.float32), load(folder, torch.bfloat16))
         # One metadata key: with several, safetensors writes them in an order that differs from run to run.
         save_file(tensors, folder / "expected.safetensors", metadata={"provenance": provenance(golden)})
 

@@ -72,6 +72,7 @@ impl Model {
             eos: self.eos.clone(),
             images,
             spans,
+            grids: Vec::new(),
             embeddings: None,
         })
     }

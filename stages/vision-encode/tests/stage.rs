@@ -111,6 +111,7 @@ impl Bench {
             eos: vec![],
             images: vec![PromptImage { image, rows: ROWS }],
             spans: vec![Span { start: 0, rows: ROWS }],
+            grids: vec![],
             embeddings: None,
         };
         let ticket = Ticket(self.last_ticket);

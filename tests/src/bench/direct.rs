@@ -104,8 +104,9 @@ impl Direct {
         let slices: Vec<Slice> = running.iter_mut().map(Running::slice).collect();
         let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
         let specs = vec![greedy; slices.len()];
-        let StepOutput::Rows(rows) =
-            self.engine.forward(&StepBatch { slices: &slices, overlays: &[], rows: &specs }, None)?
+        let StepOutput::Rows(rows) = self
+            .engine
+            .forward(&StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &specs }, None)?
         else {
             bail!("the whole model gave no logits");
         };
@@ -201,5 +202,6 @@ fn open(sequence: SequenceId, work: &Workload) -> Open {
             ..Generation::default()
         },
         eos: Vec::new(),
+        grids: vec![],
     }
 }

@@ -142,7 +142,8 @@ fn slice(sequence: u64, start: u32, ids: Vec<u32>) -> Slice {
 fn greedy_step(engine: &mut Decoder, slices: &[Slice]) -> anyhow::Result<Vec<u32>> {
     let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
     let specs = vec![greedy; slices.len()];
-    let StepOutput::Rows(rows) = engine.forward(&StepBatch { slices, overlays: &[], rows: &specs }, None)?
+    let StepOutput::Rows(rows) =
+        engine.forward(&StepBatch { slices, overlays: &[], grids: &[], rows: &specs }, None)?
     else {
         bail!("the whole model gave no logits");
     };

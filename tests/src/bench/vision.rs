@@ -196,6 +196,7 @@ fn prompt(number: u32, image: Image, rows: u32) -> Prompt {
         eos: Vec::new(),
         images: vec![PromptImage { image, rows }],
         spans: vec![Span { start: 0, rows }],
+        grids: vec![],
         embeddings: None,
     }
 }

@@ -72,16 +72,16 @@ impl<'a> Source<'a> {
         let path = folder.path().join("config.json");
         let json = std::fs::read(&path).map_err(|source| ConvertError::Io { path, source })?;
         let mut fields = ConfigFields::parse("config.json", &json)?;
-        let mut found = architecture::llama();
-        match folder.vision() {
-            Some(_) => {
-                fields = fields.object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
-            }
-            None => found = architecture::find(&fields)?,
-        }
+        let found = match folder.vision() {
+            Some(_) => architecture::of_vision_language(&fields)?,
+            None => architecture::find(&fields)?,
+        };
         let model_type = found.model_type;
         let target = TARGETS.iter().find(|target| target.model_type == model_type);
         let target = target.ok_or_else(|| fields.unsupported("model_type", &Json::from(model_type)))?;
+        if folder.vision().is_some() {
+            fields = fields.object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
+        }
         Ok(Self { folder, fields, target })
     }
 

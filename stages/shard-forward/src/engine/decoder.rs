@@ -21,6 +21,7 @@ use super::libtorch::{Libtorch, row_counts};
 use super::message::{from_message, kind_of, to_message};
 use super::ops::Ops;
 use super::plan::LayerPlan;
+use super::positions::Positions;
 use super::rope::Rope;
 use super::rows::output_rows;
 use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
@@ -174,7 +175,7 @@ impl Decoder {
         let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
         for (start, rows, spec) in [(0, prompt, sampled), (prompt, 1, greedy.clone()), (prompt, 2, greedy)] {
             let slices = [Slice { sequence, start: start as u32, ids: vec![0; rows], sample: true }];
-            let batch = StepBatch { slices: &slices, overlays: &[], rows: &[spec] };
+            let batch = StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[spec] };
             let states = Tensor::zeros([rows as i64, self.sizes.hidden], (self.options.0, Device::Cpu));
             let states = self.embed_tokens.is_none().then(|| to_message(states)).transpose()?;
             self.forward(&batch, states.as_ref())?;
@@ -209,18 +210,11 @@ impl Decoder {
         let slots = self.kv.extend(batch.slices)?;
         let attention = |&window| self.ops.attention(batch.slices, &self.kv, window, self.sizes.scoring);
         let attention = self.windows.iter().map(attention).collect();
-        let mut positions = Vec::with_capacity(batch.row_count());
-        let mut end = 0;
-        for slice in batch.slices {
-            let slice_end = slice.start + slice.ids.len() as u32;
-            positions.extend((slice.start..slice_end).map(i64::from));
-            end = end.max(slice_end);
-        }
         let device = self.options.1;
-        let on_device_positions = Tensor::from_slice(&positions).to_device(device);
-        let rotations = self.ropes.iter_mut().map(|rope| rope.at(&on_device_positions, end)).collect();
+        let (positions, end) = Positions::new(batch.slices, batch.grids, device);
+        let rotations = self.ropes.iter_mut().map(|rope| rope.at(&positions, end)).collect();
         let sampled = sampled_rows(batch.slices);
-        let not_all = self.head.is_some() && sampled.len() < positions.len();
+        let not_all = self.head.is_some() && sampled.len() < batch.row_count();
         let sampled = not_all.then(|| Tensor::from_slice(&sampled).to_device(device));
         let on_device = self.head.is_some() && device != Device::Cpu;
         let rows = on_device.then(|| DeviceRows::new(batch.rows, self.sizes.vocabulary, device));
@@ -255,6 +249,8 @@ impl Decoder {
             "{samples} slices give a token, but {} rows are asked for",
             batch.rows.len()
         );
+        let grids = batch.grids.len();
+        ensure!(grids == 0 || grids == batch.slices.len(), "images of {grids} slices");
         for overlay in batch.overlays {
             let [rows, width] = overlay.rows.shape() else {
                 anyhow::bail!("image embeddings are not a matrix")

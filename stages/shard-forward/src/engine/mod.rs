@@ -16,6 +16,7 @@ mod mlp;
 mod device_rows;
 mod kv;
 mod ops;
+mod positions;
 mod rope;
 mod rows;
 mod weights;

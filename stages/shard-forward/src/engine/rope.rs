@@ -5,6 +5,8 @@ use std::f64::consts::PI;
 use models::{RopeConfig, RopeScaling};
 use tch::{Device, Kind, Tensor};
 
+use super::positions::Positions;
+
 const FIRST_TABLE_POSITIONS: u32 = 512;
 
 /// Cosines and sines by position, made as far as positions have come.
@@ -17,6 +19,8 @@ pub(super) struct Rope {
     inverse_frequencies: Vec<f32>,
     /// What cosines and sines are multiplied by.
     scale: f32,
+    /// How many pairs each axis of positions turns; none where there is one axis.
+    sections: Option<[i64; 3]>,
     /// `[positions, 1, rotary_dim]`: the cosine of each element's angle.
     cos: Tensor,
     /// `[positions, 1, rotary_dim]`: the sine of each element's angle, negative in the first half.
@@ -45,21 +49,23 @@ impl Rope {
             _ => 1.0,
         };
         let cos = empty.shallow_clone();
-        let mut rope = Self { inverse_frequencies, scale, cos, sin: empty, positions: 0, kind };
+        let sections = config.sections.map(|sections| sections.map(|pairs| pairs as i64));
+        let mut rope = Self { inverse_frequencies, scale, sections, cos, sin: empty, positions: 0, kind };
         rope.grow(FIRST_TABLE_POSITIONS);
         rope
     }
 
-    /// Picks the rows for `positions`: `[rows]`, i64, in tokens from the sequence start, all below `end`.
-    pub(super) fn at(&mut self, positions: &Tensor, end: u32) -> Rotation {
+    /// Picks the rows for `positions`, in tokens from the sequence start, all below `end`. Without sections, only time counts.
+    pub(super) fn at(&mut self, positions: &Positions, end: u32) -> Rotation {
         if end > self.positions {
             self.grow(end.next_power_of_two());
         }
-        Rotation {
-            cos: self.cos.index_select(0, positions),
-            sin: self.sin.index_select(0, positions),
-            half: self.inverse_frequencies.len() as i64,
-        }
+        let half = self.inverse_frequencies.len() as i64;
+        let pick = |table: &Tensor| match (positions, self.sections) {
+            (Positions::Axes(axes), Some(sections)) => by_axes(table, axes, sections),
+            (Positions::Line(time) | Positions::Axes([time, ..]), _) => table.index_select(0, time),
+        };
+        Rotation { cos: pick(&self.cos), sin: pick(&self.sin), half }
     }
 
     /// By f64 functions of f32 angles: an entry has the same bits in tables of any length.
@@ -83,6 +89,21 @@ impl Rope {
         (self.cos, self.sin) = (table(&cos), table(&sin));
         self.positions = positions;
     }
+}
+
+/// Rows of `table`, `[positions, 1, rotary_dim]`, for rows whose pairs each are turned by one of three axes: `sections` says how
+/// many by which. Each half of a row has all pairs once.
+fn by_axes(table: &Tensor, axes: &[Tensor; 3], sections: [i64; 3]) -> Tensor {
+    let half = table.size()[2] / 2;
+    let mut parts = Vec::with_capacity(6);
+    for first in [0, half] {
+        let mut pair = first;
+        for (axis, pairs) in axes.iter().zip(sections) {
+            parts.push(table.narrow(2, pair, pairs).index_select(0, axis));
+            pair += pairs;
+        }
+    }
+    Tensor::cat(&parts, 2)
 }
 
 impl Rotation {

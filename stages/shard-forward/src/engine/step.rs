@@ -1,6 +1,7 @@
 //! What an engine takes and gives: the same for a model and for the echo.
 
 use schemas::hidden::Slice;
+use schemas::prompt::Grid;
 use schemas::{SequenceId, Tensor};
 
 /// One shard's part of a model, behind the same messages whatever computes it.
@@ -57,6 +58,9 @@ pub struct StepBatch<'a> {
     pub slices: &'a [Slice],
     /// On the first shard, the rows that are not embedded by their token ids. Ignored by an echo.
     pub overlays: &'a [Overlay],
+    /// For a model whose positions have three axes, the images of each slice's prompt, in the order of `slices`; empty where no
+    /// sequence has any. Ignored by an echo.
+    pub grids: &'a [&'a [Grid]],
     /// On the last shard, what is wanted of the logits: one entry a slice with `sample`, in the order of `slices`.
     /// Ignored on the others.
     pub rows: &'a [RowSpec],

@@ -139,6 +139,7 @@ impl Sequence {
             max_tokens: self.prompt.max_tokens,
             generation: self.prompt.generation.clone(),
             eos: self.prompt.eos.clone(),
+            grids: self.prompt.grids.clone(),
         })
     }
 

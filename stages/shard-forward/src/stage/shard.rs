@@ -7,6 +7,7 @@ use schemas::control::{Control, Feedback, Head, Open, Say};
 use schemas::extras::Extras;
 use schemas::hidden::{Hidden, Slice};
 use schemas::logits::{Logits, NeedRow, Row};
+use schemas::prompt::Grid;
 use schemas::{Failure, FailureKind, Fingerprint, InstanceId, Role, SequenceId, Subject, Tensor, wire};
 
 use crate::engine::{Engine, Overlay, RowOutput, RowSpec, StepBatch, StepOutput};
@@ -199,7 +200,13 @@ impl Shard {
             let nothing = if self.is_last { StepOutput::Rows(Vec::new()) } else { StepOutput::Hidden(None) };
             return Ok(nothing);
         }
-        self.engine.forward(&StepBatch { slices: &local, overlays, rows: &specs }, states)
+        let of_slice = |slice: &Slice| Some(&self.held.get(&(head.origin, slice.sequence))?.open.grids[..]);
+        let mut grids: Vec<&[Grid]> = slices.iter().filter_map(of_slice).collect();
+        if grids.iter().all(|grids| grids.is_empty()) {
+            grids.clear();
+        }
+        let batch = StepBatch { slices: &local, overlays, grids: &grids, rows: &specs };
+        self.engine.forward(&batch, states)
     }
 
     /// One message to each sample instance that has a row or a decision in this step.

@@ -11,7 +11,7 @@ use schemas::admission::{Event, Notice};
 use schemas::control::{Control, Feedback, Head, Say};
 use schemas::hidden::Hidden;
 use schemas::presence::{Presence, Room, State};
-use schemas::prompt::Prompt;
+use schemas::prompt::{Grid, Prompt};
 use schemas::request::{Context, Generation, Payload};
 use schemas::token::{Finish, Token, Tokens};
 use schemas::{Edge, FailureKind, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, wire};
@@ -26,6 +26,8 @@ const LATER: InstanceId = InstanceId(11);
 const SAMPLE: InstanceId = InstanceId(12);
 const DETOKENIZE: InstanceId = InstanceId(13);
 const DOOR: InstanceId = InstanceId(14);
+/// An image of every prompt, as positions count it.
+const IMAGE: Grid = Grid { start: 1, rows: 1, columns: 2 };
 const PAYLOAD_MAX: usize = 1 << 20;
 
 /// A scheduling shard and what surrounds it.
@@ -165,6 +167,7 @@ impl Bench {
             eos: vec![],
             images: vec![],
             spans: vec![],
+            grids: vec![IMAGE],
             embeddings: None,
         };
         Job {
@@ -403,11 +406,11 @@ fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_force
     let mut reopened = None;
     for _ in 0..60 {
         let Some(step) = came.steps.first() else { break };
-        let forced = step.head.control.iter().find_map(|control| match control {
-            Control::Open(open) if open.forced_tokens > 0 => Some(open.forced_tokens),
+        let again = step.head.control.iter().find_map(|control| match control {
+            Control::Open(open) if open.forced_tokens > 0 => Some(open.grids.clone()),
             _ => None,
         });
-        reopened = reopened.or(forced);
+        reopened = reopened.or(again);
         let released = released(step);
         assert!(step.slices.iter().all(|slice| !released.contains(&slice.sequence)));
         // The oldest ends now and then, so that there is room for the preempted.
@@ -415,7 +418,7 @@ fn without_blocks_the_youngest_is_preempted_and_comes_back_with_its_tokens_force
         let finish = (oldest > 52).then_some(Finish::Length);
         came = bench.draw(&step.clone(), finish);
     }
-    assert!(reopened.is_some(), "none came back");
+    assert_eq!(reopened, Some(vec![IMAGE]), "none came back, or without its images");
 }
 
 #[test]

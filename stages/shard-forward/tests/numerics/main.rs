@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod close;
+mod images;
 mod model;
 
 use std::path::{Path, PathBuf};
@@ -259,14 +260,16 @@ fn a_step_that_cannot_be_computed_changes_nothing() {
     assert!(model.step(&[slice(1, 0, &[1, 128], true)], &greedy()).is_err(), "outside the vocabulary");
     assert!(model.step(&[slice(1, 1, &[1], true)], &greedy()).is_err(), "a gap");
     let slices = [slice(1, 0, &[1, 2], true)];
-    let batch = StepBatch { slices: &slices, overlays: &[], rows: &[greedy()] };
+    let batch = StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[greedy()] };
     let data = vec![0; 3 * 64 * 4].into();
     let three_rows = schemas::Tensor::new(DType::F32, vec![3, 64], data).unwrap();
     assert!(model.shards[1].forward(&batch, None).is_err(), "no states");
     assert!(model.shards[1].forward(&batch, Some(&three_rows)).is_err(), "another shape");
     assert!(model.shards[0].forward(&batch, Some(&three_rows)).is_err(), "states for the first");
     assert!(
-        model.shards[1].forward(&StepBatch { slices: &slices, overlays: &[], rows: &[] }, None).is_err(),
+        model.shards[1]
+            .forward(&StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[] }, None)
+            .is_err(),
         "no rows"
     );
     assert!(model.shards.iter().all(|shard| shard.blocks_used() == 0));

@@ -1,16 +1,18 @@
 //! Checkpoints of transformers with what it computes of them, and a model on any number of shards.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use models::{DecoderConfig, ModelFolder};
 use safetensors::SafeTensors;
 use schemas::hidden::Slice;
+use schemas::prompt::Grid;
 use schemas::{DType, SequenceId};
 use shard_forward::engine::{
     ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, Overlay, RowSpec, StepBatch, StepOutput,
 };
 
-pub const GOLDENS: [&str; 23] = [
+pub const GOLDENS: [&str; 24] = [
     "gqa",
     "tied-wide-heads",
     "llama3-rope",
@@ -34,6 +36,7 @@ pub const GOLDENS: [&str; 23] = [
     "mixtral-windows",
     "qwen3-moe",
     "qwen3-moe-some",
+    "qwen2-5-vl",
 ];
 pub const BLOCK_TOKENS: u32 = 16;
 
@@ -55,6 +58,8 @@ pub struct Model {
     pub shards: Vec<Decoder>,
     /// Of the next step.
     pub overlays: Vec<Overlay>,
+    /// Of prompts with images, by sequence.
+    pub grids: HashMap<SequenceId, Vec<Grid>>,
 }
 
 /// The folder of a golden; an absolute path stays as it is.
@@ -127,7 +132,7 @@ impl Model {
         let folder = ModelFolder::open(folder).unwrap();
         let plan = LayerPlan::even(folder.config().num_hidden_layers as u32, shards).unwrap();
         let load = |shard| Decoder::load(&folder, &plan, shard, options).unwrap();
-        Self { shards: (0..shards).map(load).collect(), overlays: Vec::new() }
+        Self { shards: (0..shards).map(load).collect(), overlays: Vec::new(), grids: HashMap::new() }
     }
 
     pub fn golden(name: &str) -> Self {
@@ -136,10 +141,13 @@ impl Model {
 
     pub fn step(&mut self, slices: &[Slice], spec: &RowSpec) -> anyhow::Result<StepOutput> {
         let rows = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
+        let grids = slices.iter().map(|slice| self.grids.get(&slice.sequence).map_or(&[][..], |it| it));
+        let grids: Vec<&[Grid]> = grids.collect();
         let mut states = None;
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let overlays = if index == 0 { &self.overlays[..] } else { &[] };
-            match shard.forward(&StepBatch { slices, overlays, rows: &rows }, states.as_ref())? {
+            let batch = StepBatch { slices, overlays, grids: &grids, rows: &rows };
+            match shard.forward(&batch, states.as_ref())? {
                 StepOutput::Hidden(hidden) => states = hidden,
                 rows => return Ok(rows),
             }
