@@ -23,7 +23,7 @@ Examples:
 A GGUF has the language model, its tokenizer and its chat template. Of the quantised types, rows that are no whole blocks are stored
 in smaller ones, and embedding and head in q6_k or q8_0, as llama.cpp does.
 
---vision knows the layouts llava (CLIP or SigLIP towers), idefics3 and smolvlm. It needs Python with torch and transformers:
+--vision knows the layouts llava (CLIP or SigLIP towers), idefics3, smolvlm and qwen2_5_vl. It needs Python with torch and transformers:
 scripts/python-env makes one, --python names another.";
 
 /// Bring a model's files into the form that is served

@@ -1,4 +1,4 @@
-"""The two tiny checkpoints of `make.py`: tokenizers, chat templates, processors and random weights.
+"""The tiny checkpoints of `make.py`: tokenizers, chat templates, processors and random weights.
 
 Weights have the names, and files the layout, that the Hub's checkpoints have.
 """
@@ -22,6 +22,10 @@ from transformers import (
     LlavaConfig,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLVideoProcessor,
     SmolVLMConfig,
     SmolVLMImageProcessorPil,
     SmolVLMProcessor,
@@ -49,6 +53,16 @@ SMOLVLM_TOKENS = (
         for column in range(1, ROWS_OR_COLUMNS_MAX + 1)
     ),
     "<image>",
+)
+
+QWEN_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
 )
 
 LLAVA_TEMPLATE = """\
@@ -92,6 +106,31 @@ SMOLVLM_TEMPLATE = """\
 """
 
 
+QWEN_TEMPLATE = """\
+{%- for message in messages -%}
+    {%- if loop.first and message['role'] != 'system' -%}
+        {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}
+    {%- endif -%}
+    {{- '<|im_start|>' + message['role'] + '\n' -}}
+    {%- if message['content'] is string -%}
+        {{- message['content'] -}}
+    {%- else -%}
+        {%- for part in message['content'] -%}
+            {%- if part['type'] == 'image' or 'image_url' in part -%}
+                {{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+            {%- elif 'text' in part -%}
+                {{- part['text'] -}}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\n' -}}
+{%- endif -%}
+"""
+
+
 def byte_tokenizer(special_tokens: tuple[str, ...]) -> Tokenizer:
     """One token per byte, ids below `N_BYTES`, then the special tokens in their order."""
     # Printable Latin-1 bytes stand for themselves; the others take the characters from U+0100 on, in order.
@@ -129,6 +168,12 @@ def smolvlm_tokenizer() -> PreTrainedTokenizerFast:
             "global_image_token": "<global-img>",
             "end_of_utterance_token": "<end_of_utterance>",
         },
+    )
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=byte_tokenizer(QWEN_TOKENS), eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
 
 
@@ -191,6 +236,39 @@ def smolvlm_config(tokenizer: PreTrainedTokenizerFast) -> SmolVLMConfig:
     )
 
 
+def qwen_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in (
+            ("image", "<|image_pad|>"),
+            ("video", "<|video_pad|>"),
+            ("vision_start", "<|vision_start|>"),
+            ("vision_end", "<|vision_end|>"),
+        )
+    }
+    text = text_config(tokenizer, len(tokenizer)) | {
+        "model_type": "qwen2_5_vl_text",
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            # Two by two embeddings.
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": text["hidden_size"],
+        },
+        **ids,
+    )
+
+
 def llava_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     return LlavaProcessor(
         CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
@@ -209,6 +287,16 @@ def smolvlm_processor(tokenizer: PreTrainedTokenizerFast) -> SmolVLMProcessor:
         SmolVLMVideoProcessor(size={"longest_edge": 32}, max_image_size={"longest_edge": 32}),
         image_seq_len=4,
         chat_template=SMOLVLM_TEMPLATE,
+    )
+
+
+def qwen_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
+    size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 12}
+    return Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessorPil(size=size),
+        tokenizer,
+        Qwen2VLVideoProcessor(size=size),
+        chat_template=QWEN_TEMPLATE,
     )
 
 
@@ -240,6 +328,19 @@ SMOLVLM_NAMES = (
 )
 
 
+QWEN_NAMES = (
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_proj.weight",
+    "lm_head.weight",
+    "visual.patch_embed.proj.weight",
+    "visual.blocks.0.attn.qkv.weight",
+    "visual.merger.mlp.0.weight",
+)
+TOKENIZERS = {"llava": llava_tokenizer, "smolvlm": smolvlm_tokenizer, "qwen2_5_vl": qwen_tokenizer}
+CONFIGS = {"llava": llava_config, "smolvlm": smolvlm_config, "qwen2_5_vl": qwen_config}
+PROCESSORS = {"llava": llava_processor, "smolvlm": smolvlm_processor, "qwen2_5_vl": qwen_processor}
+
+
 @dataclass(frozen=True)
 class Layout:
     name: str
@@ -255,12 +356,10 @@ class Layout:
         return HERE / self.name
 
     def processor(self):
-        if self.splits_images:
-            return smolvlm_processor(smolvlm_tokenizer())
-        return llava_processor(llava_tokenizer())
+        return PROCESSORS[self.name](TOKENIZERS[self.name]())
 
     def config(self, tokenizer: PreTrainedTokenizerFast):
-        return smolvlm_config(tokenizer) if self.splits_images else llava_config(tokenizer)
+        return CONFIGS[self.name](tokenizer)
 
 
 LAYOUTS = (
@@ -272,6 +371,7 @@ LAYOUTS = (
         splits_images=False,
     ),
     Layout("smolvlm", seed=5, prefixes={}, weight_names=SMOLVLM_NAMES, splits_images=True),
+    Layout("qwen2_5_vl", seed=5, prefixes={}, weight_names=QWEN_NAMES, splits_images=False),
 )
 
 
@@ -314,7 +414,7 @@ def write_checkpoint(layout: Layout):
     model = random_model(layout, processor)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    if not layout.splits_images:
+    if layout.name == "llava":
         split_processor_files(folder)
     rename_weights(layout, folder / "model.safetensors")
 

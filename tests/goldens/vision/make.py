@@ -1,6 +1,6 @@
-"""Makes the golden files of vision-language serving: pictures, two tiny random checkpoints, and what transformers does.
+"""Makes the golden files of vision-language serving: pictures, tiny random checkpoints, and what transformers does.
 
-    .deps/python/bin/python tests/goldens/vision/make.py
+    .deps/python/bin/python tests/goldens/vision/make.py [LAYOUT]...
 
 `images/` holds the pictures, each for what may go wrong:
 
@@ -13,26 +13,28 @@
 
 `llava/` has the layout of LLaVA-1.5 (a CLIP tower, 16 patches), its image processor in `preprocessor_config.json` as
 the Hub's checkpoints have it; `smolvlm/` that of SmolVLM (up to 3 x 3 tiles and then the whole, 4 embeddings each), its
-image processor within `processor_config.json` as transformers 5 saves it. Both have `vision.onnx`, made by
-`scripts/convert_vision.py`, and
+image processor within `processor_config.json` as transformers 5 saves it; `qwen2_5_vl/` that of Qwen2.5-VL (up to 12 embeddings of
+2 x 2 patches), saved in the same way. All have `vision.onnx`, made by `scripts/convert_vision.py`, and
 
     pixels.safetensors       FILE  [n, 3, height, width]    f32   the picture preprocessed: n is 1, or its tiles
     embeddings.safetensors   FILE  [n, rows, hidden_size]   f32   those encoded and projected
     golden.json              chats with their prompts, logits and greedy choices
+
+with [n_patches, size] and [1, rows, hidden_size] in qwen2_5_vl
 
 where `unsplit/FILE` is the picture with `do_image_splitting` off. A case of `golden.json` is
 
     messages               with OpenAI's content parts, whose `url` is a file in `images/`
     do_image_splitting     smolvlm: whether it is on, as in `processor_config.json`, or off
     images                 {file, tiles, rows, grid} in the order of the prompt: `rows` embeddings in all, of `grid`
-                           [rows, columns] of tiles, [0, 0] for one that is not split
+                           [rows, columns] of tiles, [0, 0] for one that is not split; qwen2_5_vl: of embeddings
     rendered, expanded     the chat template's text with a generation prompt, and it with each `<image>` expanded
     ids                    of `expanded`, with the token that the tokenizer puts before a text, if it does
     logits                 at the last position, f32
     greedy_ids             the 12 ids that follow greedily, each a byte's
     smallest_margin        by how much the least certain of those choices led, in logits
 
-Beside the cases it has `image_token_id` and `rows_per_tile`, the embeddings of one tile.
+Beside the cases it has `image_token_id` and `rows_per_tile`, the embeddings of one tile, where all have as many.
 
 All in f32 with eager attention and the PIL image processors, whose resampling is Pillow's: torchvision's bicubic
 differs by one level, and its substitute for Lanczos by thirty. Pictures are turned by their EXIF orientation first, as
@@ -43,6 +45,7 @@ by more than twice the pixels that the width does: `unsplit/portrait.png` and `u
 
 import json
 import platform
+import sys
 from pathlib import Path
 
 import numpy
@@ -158,10 +161,13 @@ def encode_images(layout: Layout, model, processor) -> tuple[dict[str, Tensor], 
     pixels, embeddings = {}, {}
     for name, option in options.items():
         images = [load_image(Path(name).name)]
-        pixel_values = processor.image_processor(images, return_tensors="pt", **option).pixel_values
-        features = torch.cat(list(model.get_image_features(pixel_values).pooler_output))
-        pixels[name] = pixel_values.flatten(0, -4).contiguous()
-        n_tiles = pixels[name].shape[0]
+        inputs = processor.image_processor(images, return_tensors="pt", **option)
+        features = torch.cat(list(model.get_image_features(**inputs).pooler_output))
+        if "image_grid_thw" in inputs:
+            pixels[name], n_tiles = inputs.pixel_values.contiguous(), 1
+        else:
+            pixels[name] = inputs.pixel_values.flatten(0, -4).contiguous()
+            n_tiles = pixels[name].shape[0]
         embeddings[name] = features.view(n_tiles, -1, features.shape[-1]).contiguous()
     return pixels, embeddings
 
@@ -176,6 +182,9 @@ def expand(rendered: str, processor, images: list[Image.Image], option: dict) ->
     pieces = rendered.split(processor.image_token)
     replacements = [processor.replace_image_token(inputs, index) for index in range(len(images))]
     expanded = pieces[0] + "".join(new + piece for new, piece in zip(replacements, pieces[1:], strict=True))
+    if "image_grid_thw" in inputs:
+        merge = processor.image_processor.merge_size
+        return expanded, [[rows // merge, columns // merge] for _, rows, columns in inputs["image_grid_thw"].tolist()]
     if "rows" not in inputs:
         return expanded, [[0, 0]] * len(images)
     (rows,), (columns,) = inputs["rows"], inputs["cols"]
@@ -195,6 +204,8 @@ def greedy(model, inputs: dict) -> tuple[Tensor, list[int], float]:
         assert new_ids[-1] < N_BYTES, "another seed is needed: a choice is no byte"
         inputs["input_ids"] = torch.cat((inputs["input_ids"], best.indices[None, :1]), dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if "mm_token_type_ids" in inputs:
+            inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 1))
     assert margin >= MARGIN_MIN, f"another seed is needed: a choice led by {margin:.4f} only"
     return last_logits, new_ids, margin
 
@@ -254,18 +265,21 @@ def make(layout: Layout) -> None:
         save_file(tensors, layout.folder / f"{name}.safetensors", metadata=metadata)
     golden = provenance | {
         "image_token_id": model.config.image_token_id,
-        "rows_per_tile": embeddings[FILES[0]].shape[1],
+        **({} if layout.name == "qwen2_5_vl" else {"rows_per_tile": embeddings[FILES[0]].shape[1]}),
         "cases": cases,
     }
     (layout.folder / "golden.json").write_text(json.dumps(golden, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
+    """Those that are named, or all."""
+    names = sys.argv[1:]
     torch.set_num_threads(1)
     transformers.logging.disable_progress_bar()
     make_images()
     for layout in LAYOUTS:
-        make(layout)
+        if not names or layout.name in names:
+            make(layout)
 
 
 if __name__ == "__main__":
