@@ -7,7 +7,7 @@ use blake3::Hasher;
 
 use crate::gguf::Gguf;
 use crate::mapped_file::MappedFile;
-use crate::vision::ENCODER_FILE;
+use crate::vision::{ENCODER_DATA_FILE, ENCODER_FILE};
 use crate::weights::{WeightFile, Weights, WeightsError};
 
 /// Why a folder has no fingerprint.
@@ -60,7 +60,9 @@ pub(crate) fn fingerprint(folder: &Path, weights: &Weights) -> Result<[u8; 32], 
             Err(source) => return Err(FingerprintError::Io { file: name.to_owned(), source }),
         }
     }
-    update_encoder(&mut hasher, folder)?;
+    for name in [ENCODER_FILE, ENCODER_DATA_FILE] {
+        update_encoder(&mut hasher, folder, name)?;
+    }
     for file in weights.files() {
         update_weights(&mut hasher, file);
     }
@@ -75,18 +77,18 @@ fn update(hasher: &mut Hasher, name: &str, content: &[u8]) {
     }
 }
 
-/// The vision encoder, when there is one: whole, or when it is large its length and samples of each MiB.
-fn update_encoder(hasher: &mut Hasher, folder: &Path) -> Result<(), FingerprintError> {
-    let map = match MappedFile::open(&folder.join(ENCODER_FILE)) {
+/// A file of the vision encoder, when there is one: whole, or when it is large its length and samples of each MiB.
+fn update_encoder(hasher: &mut Hasher, folder: &Path, name: &str) -> Result<(), FingerprintError> {
+    let map = match MappedFile::open(&folder.join(name)) {
         Ok(map) => map,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(FingerprintError::Io { file: ENCODER_FILE.to_owned(), source }),
+        Err(source) => return Err(FingerprintError::Io { file: name.to_owned(), source }),
     };
     if map.len() <= WHOLE_BYTES_MAX {
-        update(hasher, ENCODER_FILE, &map);
+        update(hasher, name, &map);
         return Ok(());
     }
-    update(hasher, ENCODER_FILE, &(map.len() as u64).to_le_bytes());
+    update(hasher, name, &(map.len() as u64).to_le_bytes());
     map.chunks(1 << 20).for_each(|part| update_samples(hasher, part));
     Ok(())
 }

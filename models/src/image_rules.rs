@@ -1,15 +1,34 @@
 //! How a model wants an image's pixels, as its `preprocessor_config.json` says.
 //!
-//! Sources: `CLIPImageProcessor`, `SiglipImageProcessor` and `Idefics3ImageProcessor` of transformers 5.
+//! Sources: `CLIPImageProcessor`, `SiglipImageProcessor`, `Idefics3ImageProcessor` and `Qwen2VLImageProcessor` of transformers 5.
 
 use serde_json::{Value, json};
 
 use crate::config_fields::{ConfigError, ConfigFields};
+use crate::patches::PatchRules;
 
 const SIDE_MAX: usize = 1 << 14;
 /// How many times longer than wide an image may be, or wider than long. Resizing by the shorter side makes a line of one pixel by
 /// thousands into gigabytes.
-pub const ASPECT_MAX: u32 = 200;
+pub(crate) const ASPECT_MAX: u32 = 200;
+
+/// Why no model gets to see an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ImageRefusal {
+    /// It has no pixels, or one side is many times the other.
+    #[error("one side may be {ASPECT_MAX} times the other")]
+    TooThin,
+    /// At the size that the model wants, it would be more than the encoder takes.
+    #[error(
+        "which come to {patches} patches, the encoder takes {patches_max}: `max_pixels` of the model is larger"
+    )]
+    TooLarge {
+        /// Patches of the resized image.
+        patches: u64,
+        /// Patches that the encoder takes.
+        patches_max: u64,
+    },
+}
 
 /// How a resize weighs pixels. Both widen with the scale when an image shrinks, as Pillow's do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +50,8 @@ enum Resize {
     ShortestEdge(u32),
     /// The longer side to this length, the other in proportion.
     LongestEdge(u32),
+    /// To whole patches, as near to its own size as there may be pixels.
+    Patches(PatchRules),
 }
 
 /// The rules of one model.
@@ -111,7 +132,34 @@ impl ImageRules {
         })
     }
 
-    /// Width and height of every picture that the encoder gets.
+    /// Reads the rules of a model that sees images at their own size, as `patches`.
+    pub(crate) fn read_patches(fields: &ConfigFields, patches: PatchRules) -> Result<Self, ConfigError> {
+        for field in ["do_rescale", "do_normalize", "do_resize", "do_convert_rgb"] {
+            fields.only(field, &[json!(true)])?;
+        }
+        for field in ["do_center_crop", "do_pad"] {
+            fields.only(field, &[json!(false)])?;
+        }
+        Ok(Self {
+            resize: Resize::Patches(patches),
+            filter: read_filter(fields)?,
+            crop: None,
+            tiles: None,
+            rescale: fields.positive("rescale_factor")?.unwrap_or(1.0 / 255.0) as f32,
+            mean: fields.three("image_mean")?.unwrap_or(CLIP_MEAN),
+            std: fields.three("image_std")?.unwrap_or(CLIP_STD),
+        })
+    }
+
+    /// How the encoder cuts pictures into patches; none of one that takes pictures of one size.
+    pub fn patches(&self) -> Option<&PatchRules> {
+        match &self.resize {
+            Resize::Patches(patches) => Some(patches),
+            Resize::Exact(..) | Resize::ShortestEdge(_) | Resize::LongestEdge(_) => None,
+        }
+    }
+
+    /// Width and height of every picture that the encoder gets, where all have the same.
     pub(crate) fn tile(&self) -> (u32, u32) {
         match (self.tiles, self.crop, self.resize) {
             (Some(tiles), _, _) => (tiles.side, tiles.side),
@@ -121,13 +169,17 @@ impl ImageRules {
         }
     }
 
-    /// How an image of this size is cut; none when it has no pixels, or is more than [`ASPECT_MAX`] times as long as wide.
-    pub fn tiling(&self, width: u32, height: u32) -> Option<Tiling> {
+    /// How an image of this size is cut.
+    pub fn tiling(&self, width: u32, height: u32) -> Result<Tiling, ImageRefusal> {
         let (shorter, longer) = (width.min(height), width.max(height));
         if shorter == 0 || longer / shorter > ASPECT_MAX {
-            return None;
+            return Err(ImageRefusal::TooThin);
         }
         let resized = match self.resize {
+            Resize::Patches(patches) => {
+                let resized = patches.resized(width, height)?;
+                return Ok(Tiling { resizes: vec![resized], grid: None, tile: resized });
+            }
             Resize::Exact(width, height) => (width, height),
             Resize::ShortestEdge(edge) => shortest_edge(width, height, edge),
             Resize::LongestEdge(edge) => longest_edge(width, height, edge),
@@ -141,9 +193,13 @@ impl ImageRules {
                 (vec![resized, whole], is_split.then_some((whole.1 / side, whole.0 / side)))
             }
         };
-        Some(Tiling { resizes, grid, tile: self.tile() })
+        Ok(Tiling { resizes, grid, tile: self.tile() })
     }
 }
+
+/// Of CLIP, and of models whose processors have these where a file leaves them out.
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The other side is rounded down.
 fn shortest_edge(width: u32, height: u32, edge: u32) -> (u32, u32) {
@@ -242,7 +298,7 @@ mod tests {
         assert_eq!((&tiling.resizes[..], tiling.tiles()), (&[(1009, 336)][..], 1));
         assert_eq!(rules.tiling(1, 200).unwrap().resizes, [(336, 67_200)]);
         for thin in [(1, 201), (65_535, 1), (1, u32::MAX), (0, 5), (5, 0)] {
-            assert_eq!(rules.tiling(thin.0, thin.1), None, "{thin:?}");
+            assert_eq!(rules.tiling(thin.0, thin.1), Err(ImageRefusal::TooThin), "{thin:?}");
         }
     }
 

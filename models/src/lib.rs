@@ -11,6 +11,7 @@ mod generation;
 mod rope;
 
 mod image_rules;
+mod patches;
 mod vision;
 
 pub mod gguf;
@@ -34,9 +35,10 @@ pub use config_fields::ConfigError;
 pub use fingerprint::FingerprintError;
 pub use folder::{FolderError, ModelFolder};
 pub use generation::GenerationConfig;
-pub use image_rules::{ASPECT_MAX, Filter, ImageRules, Tiling};
+pub use image_rules::{Filter, ImageRefusal, ImageRules, Tiling};
 pub use incremental::IncrementalDecoder;
 pub use mapped_file::MappedFile;
+pub use patches::PatchRules;
 pub use rope::RopeScaling;
 pub use safetensors_file::{SafetensorsFile, StoredTensor};
 pub use template::{ChatTemplate, TemplateError, TemplateInput};

@@ -6,19 +6,24 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::config_fields::{ConfigError, ConfigFields};
-use crate::image_rules::{ImageRules, Tiling};
+use crate::image_rules::{ImageRefusal, ImageRules, Tiling};
+use crate::patches::PatchRules;
 
 /// The encoder with its projector in ONNX form, in the model folder. `tokenway convert --vision` makes it.
 ///
-/// Input `pixel_values`: f32, `[tiles, 3, height, width]`; output `embeddings`: f32, `[tiles, rows, hidden_size]`.
+/// Input `pixel_values`: f32, `[tiles, 3, height, width]`; output `embeddings`: f32, `[tiles, rows, hidden_size]`. That of a model
+/// which sees images at their own size has other inputs, and one picture at a time: `scripts/convert_vision.py` says which.
 pub const ENCODER_FILE: &str = "vision.onnx";
+
+/// The encoder's weights, where they do not fit into [`ENCODER_FILE`], which names this file.
+pub(crate) const ENCODER_DATA_FILE: &str = "vision.onnx.data";
 
 const PREPROCESSOR: &str = "preprocessor_config.json";
 const PROCESSOR: &str = "processor_config.json";
 const ROWS_MAX: usize = 1 << 16;
 
 /// How a checkpoint lays its vision side out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Layout {
     /// One square image, its patches in a row (`llava`).
     Llava {
@@ -29,6 +34,13 @@ enum Layout {
     Idefics3 {
         /// Embeddings of a tile.
         rows: u32,
+    },
+    /// Patches of the image at its own size (`qwen2_5_vl`).
+    Qwen2_5Vl {
+        /// How it is cut.
+        patches: PatchRules,
+        /// Stands for a video, which is not seen.
+        video_token_id: u32,
     },
 }
 
@@ -47,6 +59,8 @@ pub struct ImagePlan {
     pub tiling: Tiling,
     /// Embeddings of each tile.
     pub rows_per_tile: u32,
+    /// Rows and columns of its embeddings, where the model's positions count them.
+    pub grid: Option<(u32, u32)>,
 }
 
 impl ImagePlan {
@@ -60,7 +74,7 @@ impl VisionConfig {
     /// Reads the vision side of the model in `folder`, whose `config.json` is `fields`; none for a text model.
     pub(crate) fn read(folder: &Path, fields: &ConfigFields) -> Result<Option<Self>, ConfigError> {
         let model_type = fields.string("model_type")?.unwrap_or_default().to_owned();
-        if !["llava", "idefics3", "smolvlm"].contains(&model_type.as_str()) {
+        if !["llava", "idefics3", "smolvlm", "qwen2_5_vl"].contains(&model_type.as_str()) {
             return Ok(None);
         }
         let vision = fields.object("vision_config")?.ok_or_else(|| fields.missing("vision_config"))?;
@@ -72,6 +86,9 @@ impl VisionConfig {
         };
         let preprocessor =
             own.or(nested).ok_or(ConfigError::NoFile { file: PREPROCESSOR, needed_by: "images" })?;
+        if model_type == "qwen2_5_vl" {
+            return Self::read_qwen2_5_vl(fields, &vision, &preprocessor).map(Some);
+        }
         let layout = match model_type.as_str() {
             "llava" => Layout::Llava { rows: llava_rows(fields, &vision)? },
             _ => Layout::Idefics3 { rows: idefics3_rows(fields, &vision)? },
@@ -94,9 +111,34 @@ impl VisionConfig {
         Ok(Some(Self { layout, image_token_id, rules }))
     }
 
+    fn read_qwen2_5_vl(
+        fields: &ConfigFields,
+        vision: &ConfigFields,
+        preprocessor: &ConfigFields,
+    ) -> Result<Self, ConfigError> {
+        let patches = PatchRules::read(vision, preprocessor)?;
+        Ok(Self {
+            // Source of the defaults: `Qwen2_5_VLConfig` of transformers.
+            layout: Layout::Qwen2_5Vl {
+                patches,
+                video_token_id: fields.token_id("video_token_id")?.unwrap_or(151_656),
+            },
+            image_token_id: fields.token_id("image_token_id")?.unwrap_or(151_655),
+            rules: ImageRules::read_patches(preprocessor, patches)?,
+        })
+    }
+
     /// The token that stands at each embedding of an image.
     pub fn image_token_id(&self) -> u32 {
         self.image_token_id
+    }
+
+    /// The token that would stand at each embedding of a video, which no model is shown.
+    pub fn video_token_id(&self) -> Option<u32> {
+        match self.layout {
+            Layout::Qwen2_5Vl { video_token_id, .. } => Some(video_token_id),
+            Layout::Llava { .. } | Layout::Idefics3 { .. } => None,
+        }
     }
 
     /// How pixels are prepared.
@@ -104,20 +146,25 @@ impl VisionConfig {
         &self.rules
     }
 
-    /// What becomes of an image of this size in pixels; none when no model could see anything in it, see [`ImageRules::tiling`].
-    pub fn plan(&self, width: u32, height: u32) -> Option<ImagePlan> {
-        let rows_per_tile = match self.layout {
-            Layout::Llava { rows } | Layout::Idefics3 { rows } => rows,
+    /// What becomes of an image of this size in pixels.
+    pub fn plan(&self, width: u32, height: u32) -> Result<ImagePlan, ImageRefusal> {
+        let tiling = self.rules.tiling(width, height)?;
+        let (rows_per_tile, grid) = match self.layout {
+            Layout::Llava { rows } | Layout::Idefics3 { rows } => (rows, None),
+            Layout::Qwen2_5Vl { patches, .. } => {
+                let (rows, columns) = patches.grid(tiling.tile);
+                (rows * columns, Some((rows, columns)))
+            }
         };
-        Some(ImagePlan { tiling: self.rules.tiling(width, height)?, rows_per_tile })
+        Ok(ImagePlan { tiling, rows_per_tile, grid })
     }
 
     /// The text that takes the place of `image_token` in the rendered template, for an image with this plan.
     ///
-    /// Source: the processors of transformers 5, `LlavaProcessor` and `Idefics3Processor`.
+    /// Source: the processors of transformers 5, `LlavaProcessor`, `Idefics3Processor` and `Qwen2_5_VLProcessor`.
     pub fn placeholder(&self, image_token: &str, plan: &ImagePlan) -> String {
         let images = image_token.repeat(plan.rows_per_tile as usize);
-        if matches!(self.layout, Layout::Llava { .. }) {
+        if matches!(self.layout, Layout::Llava { .. } | Layout::Qwen2_5Vl { .. }) {
             return images;
         }
         const FAKE: &str = "<fake_token_around_image>";

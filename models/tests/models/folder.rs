@@ -67,7 +67,10 @@ fn the_fingerprint_depends_on_content_and_on_nothing_else() {
     fs::write(second.path().join("README.md"), "about").unwrap();
     assert_eq!(hash(second.path()), plain);
     let mut seen = vec![plain];
-    for file in ["chat_template.jinja", "tokenizer_config.json", "generation_config.json"] {
+    let encoder = ["vision.onnx", "vision.onnx.data"];
+    for file in
+        ["chat_template.jinja", "tokenizer_config.json", "generation_config.json"].iter().chain(&encoder)
+    {
         fs::write(second.path().join(file), "{}").unwrap();
         seen.push(hash(second.path()));
     }

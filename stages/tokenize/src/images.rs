@@ -1,7 +1,7 @@
 //! Images in a prompt: the placeholder that a template leaves becomes as many tokens as the image has embeddings.
 
-use models::{ASPECT_MAX, ModelFolder, Tokenizer, VisionConfig};
-use schemas::prompt::{PromptImage, Span};
+use models::{ImageRefusal, ModelFolder, Tokenizer, VisionConfig};
+use schemas::prompt::{Grid, PromptImage, Span};
 use schemas::request::Image;
 use schemas::{Failure, FailureKind};
 
@@ -11,6 +11,17 @@ pub struct Vision {
     config: VisionConfig,
     /// The placeholder as templates write it.
     token: String,
+    /// That of a video, where the model has one.
+    video_token: Option<String>,
+}
+
+/// An image in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// What the encoder is told.
+    pub image: PromptImage,
+    /// Rows and columns of its embeddings, where the model's positions count them.
+    pub grid: Option<(u32, u32)>,
 }
 
 impl Vision {
@@ -21,11 +32,13 @@ impl Vision {
         let token = tokenizer
             .token(id)
             .ok_or_else(|| anyhow::anyhow!("`image_token_id` is {id}, which the tokenizer does not have"))?;
-        Ok(Some(Self { config: config.clone(), token }))
+        let video_token = config.video_token_id().and_then(|id| tokenizer.token(id));
+        Ok(Some(Self { config: config.clone(), token, video_token }))
     }
 
     /// `rendered` with the placeholder of each image in its full length, and what each image is for the model.
-    pub fn expand(&self, rendered: &str, images: &[Image]) -> Result<(String, Vec<PromptImage>), Failure> {
+    pub fn expand(&self, rendered: &str, images: &[Image]) -> Result<(String, Vec<Placed>), Failure> {
+        self.refuse_videos(rendered)?;
         let mut texts = rendered.split(&self.token);
         let found = rendered.matches(&self.token).count();
         if found != images.len() {
@@ -39,16 +52,31 @@ impl Vision {
         let mut expanded = texts.next().unwrap_or_default().to_owned();
         let mut placed = Vec::with_capacity(images.len());
         for (image, text) in images.iter().zip(texts) {
-            let plan = self.config.plan(image.width, image.height).ok_or_else(|| too_thin(image))?;
+            let plan =
+                self.config.plan(image.width, image.height).map_err(|refusal| refused(image, refusal))?;
             expanded.push_str(&self.config.placeholder(&self.token, &plan));
             expanded.push_str(text);
-            placed.push(PromptImage { image: image.clone(), rows: plan.rows() });
+            let image = PromptImage { image: image.clone(), rows: plan.rows() };
+            placed.push(Placed { image, grid: plan.grid });
         }
         Ok((expanded, placed))
     }
 
+    /// A video's placeholder would be taken for text.
+    pub(crate) fn refuse_videos(&self, rendered: &str) -> Result<(), Failure> {
+        match &self.video_token {
+            Some(token) if rendered.contains(token) => {
+                let message = format!(
+                    "the placeholder `{token}` stands in the conversation, but videos are not served"
+                );
+                Err(Failure::invalid("messages", message).with_code("unsupported_content"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Where the placeholders are in `ids`: as many as `images` have rows.
-    pub fn spans(&self, ids: &[u32], images: &[PromptImage]) -> Result<Vec<Span>, Failure> {
+    pub fn spans(&self, ids: &[u32], images: &[Placed]) -> Result<Vec<Span>, Failure> {
         let mut spans: Vec<Span> = Vec::new();
         let places = (0..).zip(ids).filter(|(_, id)| **id == self.config.image_token_id());
         for (position, _) in places {
@@ -58,7 +86,7 @@ impl Vision {
             }
         }
         let found: u64 = spans.iter().map(|span| u64::from(span.rows)).sum();
-        let expected: u64 = images.iter().map(|image| u64::from(image.rows)).sum();
+        let expected: u64 = images.iter().map(|placed| u64::from(placed.image.rows)).sum();
         if found == expected {
             return Ok(spans);
         }
@@ -67,9 +95,22 @@ impl Vision {
     }
 }
 
-fn too_thin(image: &Image) -> Failure {
+/// The images as positions count them: each begins at the first placeholder that is none of those before. `spans` has as many
+/// placeholders as `images` have rows.
+pub fn grids(spans: &[Span], images: &[Placed]) -> Vec<Grid> {
+    let mut places = spans.iter().flat_map(|span| span.start..span.start + span.rows);
+    let mut grids = Vec::new();
+    for Placed { image, grid } in images {
+        let own = places.by_ref().take(image.rows as usize);
+        if let (Some(start), Some((rows, columns))) = (own.min(), *grid) {
+            grids.push(Grid { start, rows, columns });
+        }
+    }
+    grids
+}
+
+fn refused(image: &Image, refusal: ImageRefusal) -> Failure {
     let Image { width, height, field, .. } = image;
-    let message =
-        format!("`{field}` is {width} by {height} pixels, one side may be {ASPECT_MAX} times the other");
+    let message = format!("`{field}` is {width} by {height} pixels, {refusal}");
     Failure::invalid(field.clone(), message).with_code("invalid_image")
 }

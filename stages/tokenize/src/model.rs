@@ -2,19 +2,19 @@
 
 use bytes::Bytes;
 use models::{ModelFolder, Tokenizer};
-use schemas::prompt::{Prompt, PromptImage, Span};
+use schemas::prompt::{Prompt, Span};
 use schemas::request::{Image, Input, Payload, Request};
 use schemas::{Failure, FailureKind};
 
 use crate::chat::Conversations;
-use crate::images::Vision;
+use crate::images::{Placed, Vision, grids};
 use crate::limits::Limits;
 use crate::{chat, input};
 
 /// A prompt's tokens.
 struct Encoded {
     ids: Vec<u32>,
-    images: Vec<PromptImage>,
+    images: Vec<Placed>,
     spans: Vec<Span>,
 }
 
@@ -70,9 +70,9 @@ impl Model {
             max_tokens,
             generation: generation.clone(),
             eos: self.eos.clone(),
-            images,
+            grids: grids(&spans, &images),
+            images: images.into_iter().map(|placed| placed.image).collect(),
             spans,
-            grids: Vec::new(),
             embeddings: None,
         })
     }
@@ -114,13 +114,12 @@ impl Model {
         bos.is_some_and(|bos| text.starts_with(bos))
     }
 
-    fn place_images(
-        &self,
-        rendered: String,
-        images: &[Image],
-    ) -> Result<(String, Vec<PromptImage>), Failure> {
+    fn place_images(&self, rendered: String, images: &[Image]) -> Result<(String, Vec<Placed>), Failure> {
         match (&self.vision, images) {
-            (_, []) => Ok((rendered, Vec::new())),
+            (None, []) => Ok((rendered, Vec::new())),
+            (Some(vision), images) if images.is_empty() => {
+                vision.refuse_videos(&rendered).map(|()| (rendered, Vec::new()))
+            }
             (Some(vision), images) => vision.expand(&rendered, images),
             (None, [image, ..]) => Err(Failure::invalid(image.field.clone(), "the model takes no images")
                 .with_code("unsupported_content")),

@@ -1,6 +1,7 @@
 //! Images to embeddings: decoded and cut as the model wants them, encoded in batches across requests.
 
 pub mod decode;
+pub mod patches;
 pub mod pictures;
 mod resample;
 

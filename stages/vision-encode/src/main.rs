@@ -23,12 +23,8 @@ fn load(setup: &Setup) -> anyhow::Result<Loaded> {
         .vision()
         .with_context(|| format!("model folder `{}` has no vision side", folder.path().display()))?;
     let fp = pipeline.fingerprint(folder.hash()?);
-    let plan = vision.plan(1, 1).context("the model takes no square picture")?;
-    let shape = Shape {
-        tile: plan.tiling.tile,
-        rows: plan.rows_per_tile,
-        hidden: folder.config().hidden_size as u32,
-    };
+    let shape =
+        Shape::of(vision, folder.config().hidden_size as u32).context("the model takes no square picture")?;
     let compute =
         Compute { device: stage.device.clone(), threads: (stage.threads > 0).then_some(stage.threads) };
     let encoder = OnnxEncoder::load(&folder.vision_encoder(), shape, &compute)?;

@@ -151,7 +151,7 @@ impl VisionEncode {
             return running.places.push(place);
         }
         // `check` has made sure that there is one.
-        let Some(plan) = self.config.plan(image.width, image.height) else { return };
+        let Ok(plan) = self.config.plan(image.width, image.height) else { return };
         metrics::counter!("tokenway_images_total", "from" => "encoder").increment(1);
         self.last_task += 1;
         let id = self.last_task;
@@ -169,7 +169,7 @@ impl VisionEncode {
             return Err(Failure::poison());
         }
         let planned =
-            |it: &PromptImage| self.config.plan(it.image.width, it.image.height).map(|plan| plan.rows());
+            |it: &PromptImage| self.config.plan(it.image.width, it.image.height).map(|plan| plan.rows()).ok();
         match prompt.images.iter().all(|it| planned(it) == Some(it.rows)) {
             true => Ok(()),
             false => {

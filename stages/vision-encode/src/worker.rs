@@ -162,6 +162,13 @@ struct Prepared {
     pictures: Pictures,
 }
 
+impl Prepared {
+    /// Width and height of each picture.
+    fn size(&self) -> (u32, u32) {
+        self.task.plan.tiling.tile
+    }
+}
+
 /// The thread that decodes, resizes and cuts.
 struct Preparing {
     rules: ImageRules,
@@ -227,13 +234,14 @@ impl Encoding {
         }
     }
 
-    /// Takes images up to a batch of pictures, at least one.
+    /// Takes images up to a batch of pictures of one size, at least one.
     fn next_batch(&mut self) -> Vec<Prepared> {
         let mut batch: Vec<Prepared> = Vec::new();
         let mut tiles = 0;
         while let Some(next) = self.waiting.front() {
             tiles += next.pictures.tiles;
-            if !batch.is_empty() && tiles > self.tools.batch {
+            let other_size = batch.first().is_some_and(|first| first.size() != next.size());
+            if other_size || (!batch.is_empty() && tiles > self.tools.batch) {
                 break;
             }
             batch.extend(self.waiting.pop_front());
@@ -275,17 +283,17 @@ impl Encoding {
 
     /// The embeddings of a batch, in as many runs as it takes pictures.
     fn rows(&mut self, batch: &[Prepared], numbers: &mut Vec<f32>) -> anyhow::Result<Vec<f32>> {
+        let (width, height) = batch.first().map_or((0, 0), Prepared::size);
         let pixels = batch.iter().map(|image| image.pictures.pixels.as_slice());
         numbers.clear();
-        for (pixels, image) in pixels.zip(batch) {
-            let (width, height) = image.task.plan.tiling.tile;
+        for pixels in pixels {
             self.scale.append(pixels, (width * height) as usize, numbers);
         }
         let tiles = batch.iter().map(|image| image.pictures.tiles).sum::<usize>();
         let per_tile = numbers.len() / tiles;
         let mut rows = Vec::new();
         for run in numbers.chunks(per_tile * self.tools.batch) {
-            let embeddings = self.tools.encoder.encode(run, run.len() / per_tile)?;
+            let embeddings = self.tools.encoder.encode(run, run.len() / per_tile, (width, height))?;
             anyhow::ensure!(embeddings.iter().all(|number| number.is_finite()), "embeddings are not finite");
             match rows.is_empty() {
                 true => rows = embeddings,

@@ -8,6 +8,7 @@ use safetensors::SafeTensors;
 use schemas::request::{BlobRef, Image};
 use vision_encode::decode::decode;
 use vision_encode::encoder::{Compute, Encoder, OnnxEncoder, Shape};
+use vision_encode::patches::Patches;
 use vision_encode::pictures::{Scale, cut};
 
 /// What the pictures of a golden may differ by, in steps of one of 256 levels: not at all, but that JPEG decoders differ among
@@ -33,8 +34,8 @@ fn names(file: &Path) -> Vec<String> {
     SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(str::to_owned).collect()
 }
 
-/// The numbers that our pictures of `file` come to.
-fn numbers(folder: &ModelFolder, file: &Path) -> Vec<f32> {
+/// The numbers that our pictures of `file` come to, and the size of each.
+fn numbers(folder: &ModelFolder, file: &Path) -> (Vec<f32>, (u32, u32)) {
     let vision = folder.vision().unwrap();
     let content = std::fs::read(file).unwrap();
     let (width, height) = oriented_size(file);
@@ -47,7 +48,7 @@ fn numbers(folder: &ModelFolder, file: &Path) -> Vec<f32> {
         (tiling.tile.0 * tiling.tile.1) as usize,
         &mut numbers,
     );
-    numbers
+    (numbers, tiling.tile)
 }
 
 fn oriented_size(file: &Path) -> (u32, u32) {
@@ -62,7 +63,7 @@ fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
 
 #[test]
 fn pictures_are_those_of_transformers() {
-    for model in ["llava", "smolvlm"] {
+    for model in ["llava", "smolvlm", "qwen2_5_vl"] {
         let path = goldens().join(model);
         let folder = ModelFolder::open(&path).unwrap();
         let level =
@@ -73,7 +74,11 @@ fn pictures_are_those_of_transformers() {
                 continue;
             }
             let (_, theirs) = floats(&path.join("pixels.safetensors"), &name);
-            let ours = numbers(&folder, &goldens().join("images").join(&name));
+            let (ours, size) = numbers(&folder, &goldens().join("images").join(&name));
+            let ours = match folder.vision().unwrap().rules().patches() {
+                Some(rules) => Patches::of(&ours, size, rules).pixels,
+                None => ours,
+            };
             let allowed = if name.ends_with(".jpg") { LEVELS_OF_JPEG } else { LEVELS };
             let differ = largest_difference(&ours, &theirs) / level;
             assert!(differ <= allowed, "{model} {name}: {differ} levels");
@@ -81,28 +86,54 @@ fn pictures_are_those_of_transformers() {
     }
 }
 
+/// The encoder of `folder`, and the size of pictures where all have the same.
+fn encoder(folder: &ModelFolder) -> (OnnxEncoder, (u32, u32)) {
+    let shape = Shape::of(folder.vision().unwrap(), folder.config().hidden_size as u32).unwrap();
+    let compute = Compute { device: "cpu".into(), threads: Some(1) };
+    (OnnxEncoder::load(&folder.vision_encoder(), shape, &compute).unwrap(), shape.tile)
+}
+
+#[test]
+fn embeddings_of_images_at_their_own_size_are_those_of_transformers() {
+    let path = goldens().join("qwen2_5_vl");
+    let folder = ModelFolder::open(&path).unwrap();
+    let (mut encoder, _) = encoder(&folder);
+    let mut sizes = Vec::new();
+    for name in names(&path.join("embeddings.safetensors")) {
+        let (pixels, size) = numbers(&folder, &goldens().join("images").join(&name));
+        let (shape, theirs) = floats(&path.join("embeddings.safetensors"), &name);
+        let plan = folder.vision().unwrap().plan(size.0, size.1).unwrap();
+        assert_eq!((shape[1] as u32, plan.tiling.tile), (plan.rows(), size), "{name}");
+        sizes.push(plan.grid.unwrap());
+        // Two decoders of JPEG differ.
+        let allowed = if name.ends_with(".jpg") { 0.1 } else { EMBEDDINGS_DIFFER };
+        let alone = encoder.encode(&pixels, 1, size).unwrap();
+        assert!(largest_difference(&alone, &theirs) < allowed, "{name}");
+        let twice = encoder.encode(&[&pixels[..], &pixels[..]].concat(), 2, size).unwrap();
+        assert_eq!(twice, [&alone[..], &alone[..]].concat(), "{name}");
+    }
+    sizes.sort_unstable();
+    sizes.dedup();
+    assert!(sizes.len() >= 4, "{sizes:?}");
+}
+
 #[test]
 fn embeddings_are_those_of_transformers_alone_and_in_a_batch() {
     for model in ["llava", "smolvlm"] {
         let path = goldens().join(model);
         let folder = ModelFolder::open(&path).unwrap();
-        let vision = folder.vision().unwrap();
-        let plan = vision.plan(1, 1).unwrap();
-        let hidden = folder.config().hidden_size as u32;
-        let shape = Shape { tile: plan.tiling.tile, rows: plan.rows_per_tile, hidden };
-        let compute = Compute { device: "cpu".into(), threads: Some(1) };
-        let mut encoder = OnnxEncoder::load(&folder.vision_encoder(), shape, &compute).unwrap();
+        let (mut encoder, size) = encoder(&folder);
         for name in
             names(&path.join("embeddings.safetensors")).iter().filter(|name| !name.starts_with("unsplit/"))
         {
             let (pixels_shape, pixels) = floats(&path.join("pixels.safetensors"), name);
             let (_, theirs) = floats(&path.join("embeddings.safetensors"), name);
             let tiles = pixels_shape[0];
-            let together = encoder.encode(&pixels, tiles).unwrap();
+            let together = encoder.encode(&pixels, tiles, size).unwrap();
             assert!(largest_difference(&together, &theirs) < EMBEDDINGS_DIFFER, "{model} {name}");
             let per_tile = pixels.len() / tiles;
             let alone: Vec<f32> =
-                pixels.chunks(per_tile).flat_map(|tile| encoder.encode(tile, 1).unwrap()).collect();
+                pixels.chunks(per_tile).flat_map(|tile| encoder.encode(tile, 1, size).unwrap()).collect();
             assert!(largest_difference(&alone, &together) < EMBEDDINGS_DIFFER, "{model} {name}");
         }
     }

@@ -34,7 +34,7 @@ struct Stub {
 }
 
 impl Encoder for Stub {
-    fn encode(&mut self, pixels: &[f32], tiles: usize) -> anyhow::Result<Vec<f32>> {
+    fn encode(&mut self, pixels: &[f32], tiles: usize, _: (u32, u32)) -> anyhow::Result<Vec<f32>> {
         // Whoever has nothing to say any more lets everything go.
         let _ = self.let_go.recv();
         let mut rows = Vec::new();

@@ -75,19 +75,18 @@ pub struct VisionReport {
 pub fn direct(model: &Path, work: &DirectWork) -> anyhow::Result<f64> {
     let folder = ModelFolder::open(model)?;
     let vision = folder.vision().context("the model has no vision side")?;
-    let plan = vision.plan(PICTURES_SIDE.0, PICTURES_SIDE.1).context("no plan")?;
     let hidden = folder.config().hidden_size as u32;
-    let shape = Shape { tile: plan.tiling.tile, rows: plan.rows_per_tile, hidden };
+    let shape = Shape::of(vision, hidden)?;
     let compute = Compute { device: "cpu".into(), threads: None };
     let mut encoder = OnnxEncoder::load(&folder.vision_encoder(), shape, &compute)?;
     let pixels = work.batch as usize * 3 * (shape.tile.0 * shape.tile.1) as usize;
     let numbers: Vec<f32> = (0..pixels).map(|i| (i % 255) as f32 / 127.5 - 1.0).collect();
     for _ in 0..WARM_UP.div_ceil(work.batch) {
-        encoder.encode(&numbers, work.batch as usize)?;
+        encoder.encode(&numbers, work.batch as usize, shape.tile)?;
     }
     let (started, mut images) = (Instant::now(), 0);
     while started.elapsed() < Duration::from_millis(work.millis) {
-        encoder.encode(&numbers, work.batch as usize)?;
+        encoder.encode(&numbers, work.batch as usize, shape.tile)?;
         images += work.batch;
     }
     Ok(f64::from(images) / started.elapsed().as_secs_f64())

@@ -437,3 +437,10 @@ fn ids_outside_of_the_embedding_and_weights_of_other_shapes_are_refused() {
     let folder = checkpoint("gqa", &json!({"intermediate_size": 50}));
     assert!(matches!(plan(folder.path()), Err(ConvertError::Shape { .. })));
 }
+
+#[test]
+fn a_model_whose_positions_have_three_axes_is_refused_by_its_type() {
+    let folder = Path::new(CRATE).join("../stages/shard-forward/goldens/qwen2-5-vl");
+    let error = Plan::of_folder(&ModelFolder::open(&folder).unwrap(), None).err().unwrap();
+    assert!(format!("{error:?} {error}").contains("model_type"), "{error}");
+}
