@@ -18,10 +18,12 @@ use super::exact::Exact;
 use super::kv::KvCache;
 use super::layer::{Head, Layer, Pass, Sizes, Step};
 use super::libtorch::{Libtorch, row_counts};
+use super::memory::elements;
 use super::message::{from_message, kind_of, to_message};
 use super::ops::Ops;
 use super::plan::LayerPlan;
 use super::positions::Positions;
+use super::record::{Place, Recorded, Recorder};
 use super::rope::Rope;
 use super::rows::output_rows;
 use super::step::{Engine, RowError, RowOutput, RowSpec, StepBatch, StepOutput};
@@ -89,6 +91,26 @@ impl Decoder {
         shard: u16,
         options: &EngineOptions,
     ) -> anyhow::Result<Self> {
+        Self::build(config, weights, (plan, shard), options, |ops| ops)
+    }
+
+    /// Loads the whole of a model, and what records where its steps' time goes.
+    pub fn load_recorded(folder: &ModelFolder, options: &EngineOptions) -> anyhow::Result<(Self, Recorder)> {
+        let plan = LayerPlan::even(u32::try_from(folder.config().num_hidden_layers)?, 1)?;
+        let recorder = Recorder::new(options.device.open()?);
+        let recorded = |ops| Box::new(Recorded::new(ops, recorder.clone())) as Box<dyn Ops>;
+        let weights = folder.open_weights()?;
+        let decoder = Self::build(folder.config(), &weights, (&plan, 0), options, recorded)?;
+        Ok((decoder, recorder))
+    }
+
+    fn build(
+        config: &DecoderConfig,
+        weights: &Weights,
+        (plan, shard): (&LayerPlan, u16),
+        options: &EngineOptions,
+        wrap: impl FnOnce(Box<dyn Ops>) -> Box<dyn Ops>,
+    ) -> anyhow::Result<Self> {
         let device = options.device.open()?;
         let sizes = Sizes::new(config);
         let threads = set_threads(options.threads, sizes.layer_parameters() * options.dtype.size() as u64);
@@ -111,6 +133,7 @@ impl Decoder {
             DType::Bf16 if options.deterministic => Box::new(Exact::<half::bf16>::new(threads)),
             _ => Box::new(Libtorch { kind, device }),
         };
+        let ops = wrap(ops);
         let loader = Loader::new(weights, (kind, device), &*ops, threads);
         let embed_tokens = (shard == 0).then(|| Embedding::load(&loader, &sizes, kind)).transpose()?;
         let head = (shard + 1 == plan.shards())
@@ -148,6 +171,56 @@ impl Decoder {
             _ => self.load_kernels(rows_max)?,
         }
         Ok(())
+    }
+
+    /// Bytes of the matrices that a step of one row goes through. The embedding, of which it needs one row, is not among them
+    /// unless it is the head too.
+    pub fn row_bytes(&self) -> u64 {
+        let layers = self.layers.iter().map(Layer::row_bytes).sum::<u64>();
+        layers + self.head.as_ref().map_or(0, |head| head.lm_head.bytes())
+    }
+
+    /// Runs one slice through a whole model and gives `each` the logits behind its rows from number `from` on, in f32, with the
+    /// number of the row.
+    ///
+    /// Errors as in [`Engine::forward`], and where the model is not whole.
+    pub fn score(
+        &mut self,
+        slice: &Slice,
+        from: usize,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> anyhow::Result<()> {
+        /// Rows whose logits are in memory at once.
+        const PIECE: usize = 32;
+        let _guard = tch::no_grad_guard();
+        let slice = Slice { sample: false, ..slice.clone() };
+        let batch = StepBatch { slices: std::slice::from_ref(&slice), overlays: &[], rows: &[] };
+        self.check(&batch, None)?;
+        let Some(embed_tokens) = &self.embed_tokens else { anyhow::bail!("a part of a model is scored") };
+        let x = self.embed(embed_tokens, &batch)?;
+        let step = self.prepare(&batch)?;
+        let x = self.through_layers(x, &step);
+        let Some(head) = &self.head else { anyhow::bail!("a part of a model is scored") };
+        let n_rows = slice.ids.len();
+        for start in (from..n_rows).step_by(PIECE) {
+            let rows = x.narrow(0, start as i64, PIECE.min(n_rows - start) as i64);
+            let logits = head.forward(&self.sizes, &*self.ops, &rows).to_device(Device::Cpu);
+            let logits = logits.to_kind(Kind::Float).contiguous();
+            let width = self.sizes.vocabulary as usize;
+            let rows = elements(&logits).chunks_exact(width);
+            (start..).zip(rows).for_each(|(row, logits)| each(row, logits));
+        }
+        Ok(())
+    }
+
+    /// `x`: `[rows, hidden_size]` → the last layer's hidden states, of the same shape.
+    fn through_layers(&self, mut x: Tensor, step: &Step) -> Tensor {
+        let pass = Pass { sizes: &self.sizes, ops: &*self.ops, kv: &self.kv, step };
+        for (i, layer) in self.layers.iter().enumerate() {
+            self.ops.enter(Place::Layer(i));
+            x = layer.forward(&pass, i, x);
+        }
+        x
     }
 
     /// Large models stop at a time limit, and compile the rest when it is first needed.
@@ -223,12 +296,14 @@ impl Decoder {
 
     /// `x`: the last layer's hidden states, `[rows, hidden_size]`.
     fn output(&mut self, x: Tensor, batch: &StepBatch<'_>, step: &Step) -> anyhow::Result<StepOutput> {
+        self.ops.enter(Place::Head);
         let Some(head) = &self.head else { return Ok(StepOutput::Hidden(Some(to_message(x)?))) };
         if batch.rows.is_empty() {
             return Ok(StepOutput::Rows(Vec::new()));
         }
         let x = step.sampled.as_ref().map_or_else(|| x.shallow_clone(), |sampled| x.index_select(0, sampled));
         let logits = head.forward(&self.sizes, &*self.ops, &x);
+        self.ops.enter(Place::Rows);
         let targets = batch.slices.iter().filter(|slice| slice.sample);
         let rows = (0..).zip(targets).zip(batch.rows).filter(|(_, spec)| spec.keep);
         for ((row, slice), _) in rows {
@@ -280,7 +355,8 @@ impl Engine for Decoder {
         self.check(batch, states)?;
         // Lives until the step has been computed: `x` may lie in the message.
         let received = states.map(from_message);
-        let mut x = match (&self.embed_tokens, &received) {
+        self.ops.enter(Place::Embedding);
+        let x = match (&self.embed_tokens, &received) {
             (Some(embed_tokens), _) => self.embed(embed_tokens, batch)?,
             (None, Some(received)) => received.tensor().to_device(self.options.1),
             (None, None) => anyhow::bail!("hidden states are missing"),
@@ -291,12 +367,12 @@ impl Engine for Decoder {
                 None => StepOutput::Hidden(Some(to_message(x)?)),
             });
         }
+        self.ops.enter(Place::Plan);
         let step = self.prepare(batch)?;
-        let pass = Pass { sizes: &self.sizes, ops: &*self.ops, kv: &self.kv, step: &step };
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&pass, i, x);
-        }
-        self.output(x, batch, &step)
+        let x = self.through_layers(x, &step);
+        let output = self.output(x, batch, &step);
+        self.ops.enter(Place::Outside);
+        output
     }
 
     fn full_row(

@@ -141,6 +141,10 @@ impl<E: Element + Stored> Linear for ExactLinear<E> {
         let y = self.forward(x);
         fill::<E>(&to.size(), |out| add(elements(&to), elements(&y), out, &self.threads))
     }
+
+    fn bytes(&self) -> u64 {
+        (self.matrix.n_out() * self.matrix.n_in() * size_of::<E>()) as u64
+    }
 }
 
 impl<E: Element + Stored> Attention for ExactAttention<E> {

@@ -159,6 +159,11 @@ impl Layer {
         }
     }
 
+    /// Bytes of the matrices that one row goes through.
+    pub(super) fn row_bytes(&self) -> u64 {
+        self.qkv_proj.bytes() + self.o_proj.bytes() + self.mlp.row_bytes()
+    }
+
     /// Its dense matrices.
     pub(super) fn linears(&self) -> impl Iterator<Item = &dyn Linear> {
         [&*self.qkv_proj, &*self.o_proj].into_iter().chain(self.mlp.linears())
@@ -204,7 +209,9 @@ impl Head {
     ) -> anyhow::Result<Self> {
         let shape = [i64::from(sizes.vocabulary), sizes.hidden];
         let lm_head = match embed_tokens.and_then(Embedding::owned) {
-            Some(embed_tokens) if tied => loader.ops().linear(embed_tokens, None),
+            Some(embed_tokens) if tied => {
+                loader.ops().named("embed_tokens", loader.ops().linear(embed_tokens, None))
+            }
             _ if tied => loader.linear(embedding::NAME, shape, false)?,
             _ => loader.linear("lm_head", shape, false)?,
         };

@@ -100,6 +100,11 @@ impl Linear for LibtorchLinear {
         let weight = self.weight.tensor();
         let _ = self.forward(&Tensor::zeros([rows, weight.size()[1]], (weight.kind(), weight.device())));
     }
+
+    fn bytes(&self) -> u64 {
+        let weight = self.weight.tensor();
+        (weight.numel() * weight.kind().elt_size_in_bytes()) as u64
+    }
 }
 
 /// The numbers of rows that products have in steps of up to `rows_max` rows, ascending.

@@ -66,6 +66,19 @@ impl Mlp {
         }
     }
 
+    /// Bytes of the matrices that one row goes through.
+    pub(super) fn row_bytes(&self) -> u64 {
+        let gated = |mlp: &Gated| mlp.gate_up_proj.bytes() + mlp.down_proj.bytes();
+        match self {
+            Self::Dense(mlp) => gated(mlp),
+            // All experts are as large.
+            Self::Sparse(experts) => {
+                let expert = experts.experts.first().map_or(0, gated);
+                experts.router.bytes() + experts.per_token as u64 * expert
+            }
+        }
+    }
+
     /// Its dense matrices; experts all have the same shapes.
     pub(super) fn linears(&self) -> impl Iterator<Item = &dyn Linear> {
         let mlp = match self {

@@ -7,6 +7,7 @@ use schemas::hidden::Slice;
 use tch::{Kind, Tensor};
 
 use super::kv::KvCache;
+use super::record::Place;
 use super::rope::Rotation;
 use super::weights::Weight;
 
@@ -18,6 +19,14 @@ pub(super) trait Ops: Debug + Send {
 
     /// A linear layer of these weights.
     fn linear(&self, weight: Weight, bias: Option<Weight>) -> Box<dyn Linear>;
+
+    /// `linear` under the name that its matrices have in the checkpoint, for arithmetic that tells them apart.
+    fn named(&self, _name: &str, linear: Box<dyn Linear>) -> Box<dyn Linear> {
+        linear
+    }
+
+    /// That what comes now belongs to this part of the step.
+    fn enter(&self, _place: Place) {}
 
     /// Divides each row of `x`, `[.., width]`, by its root mean square, in f32, and scales it by `weight`, `[width]`. `x` is
     /// contiguous, in either dtype; `weight` is in the engine's or in f32.
@@ -66,6 +75,9 @@ pub(super) trait Linear: Debug + Send {
 
     /// Prepares for this number of rows.
     fn warm_up(&self, _rows: i64) {}
+
+    /// What its matrix takes in memory.
+    fn bytes(&self) -> u64;
 }
 
 /// How one step's rows attend, the same in every layer that sees as far.

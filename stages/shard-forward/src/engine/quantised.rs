@@ -60,6 +60,11 @@ impl Linear for QuantisedLinear {
     fn add_to(&self, to: Tensor, x: &Tensor) -> Tensor {
         added(to, &self.forward(x))
     }
+
+    fn bytes(&self) -> u64 {
+        let row = self.matrix.format().row_bytes(self.matrix.n_in()).unwrap_or_default();
+        (row * self.matrix.n_out()) as u64
+    }
 }
 
 impl SideBySide {
@@ -84,6 +89,10 @@ impl Linear for SideBySide {
 
     fn warm_up(&self, rows: i64) {
         self.0.iter().for_each(|part| part.warm_up(rows));
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|part| part.bytes()).sum()
     }
 }
 

@@ -130,6 +130,7 @@ impl<'a> Loader<'a> {
         n_in: i64,
         bias: bool,
     ) -> anyhow::Result<Box<dyn Linear>> {
+        let name = joined_name(parts.iter().map(|(name, _)| *name));
         let weights =
             parts.iter().map(|(name, n_out)| self.matrix(&format!("{name}.weight"), [*n_out, n_in]));
         let biases = parts.iter().filter(|_| bias);
@@ -139,13 +140,14 @@ impl<'a> Loader<'a> {
         if weights.iter().any(|matrix| matches!(matrix, Matrix::Quantised(_))) {
             let mut biases = biases.into_iter();
             let parts = weights.into_iter().map(|matrix| self.one(matrix, biases.next()));
-            return Ok(SideBySide::of(parts.collect()));
+            return Ok(self.ops.named(&name, SideBySide::of(parts.collect())));
         }
         let plain = weights.into_iter().filter_map(|matrix| match matrix {
             Matrix::Plain(weight) => Some(weight),
             Matrix::Quantised(_) => None,
         });
-        Ok(self.ops.linear(stack(plain.collect()), (!biases.is_empty()).then(|| stack(biases))))
+        let linear = self.ops.linear(stack(plain.collect()), (!biases.is_empty()).then(|| stack(biases)));
+        Ok(self.ops.named(&name, linear))
     }
 
     /// A linear layer of one matrix as it is.
@@ -159,6 +161,12 @@ impl<'a> Loader<'a> {
             }
         }
     }
+}
+
+/// `q_proj+k_proj+v_proj` of these under one layer.
+fn joined_name<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let last = |name: &'a str| name.rsplit('.').next().unwrap_or(name);
+    names.map(last).collect::<Vec<_>>().join("+")
 }
 
 /// Joins tensors along their first dimension; one alone stays where it is.
