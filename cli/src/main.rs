@@ -14,6 +14,7 @@ mod sse;
 mod chat;
 mod run;
 
+mod compute;
 mod convert;
 
 mod memory;
@@ -34,6 +35,7 @@ mod status_table;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use pipelines::tools::Tool;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +54,7 @@ Examples:
   tokenway convert ~/models/llama llama-q4_k.gguf --type q4_k
                                                 write a GGUF
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
+  tokenway bench models/demo                    tokens per second of prompts and of generation
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -74,6 +77,8 @@ enum Command {
     Models(registry::Arguments),
     Inspect(inspect::Arguments),
     Tokenize(tokenize::Arguments),
+    #[command(flatten)]
+    Compute(Tool),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  tokenway completions bash > ~/.local/share/bash-completion/completions/tokenway"
@@ -108,6 +113,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Models(arguments) => registry::run(arguments).await,
         Command::Inspect(arguments) => inspect::run(arguments).await,
         Command::Tokenize(arguments) => tokenize::run(arguments).await,
+        Command::Compute(_) => compute::hand_over(std::env::args_os().skip(1)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tokenway", &mut script);

@@ -26,6 +26,7 @@ pub mod admin;
 pub mod service;
 pub mod settings;
 pub mod telemetry;
+pub mod tools;
 
 pub use graph::Pipeline;
 pub use peers::Peers;

@@ -3,5 +3,6 @@
 pub mod engine;
 mod stage;
 pub mod threads;
+pub mod tools;
 
 pub use stage::load;

@@ -1,4 +1,4 @@
-//! One shard of a model. The first one admits and schedules.
+//! One shard of a model. The first one admits and schedules. As `shard-forward tool …` it computes without a pipeline.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,9 @@ fn main() -> ExitCode {
     if let Err(error) = shard_forward::threads::settle() {
         eprintln!("shard-forward: {error:#}");
         return ExitCode::FAILURE;
+    }
+    if let Some(arguments) = shard_forward::tools::arguments() {
+        return shard_forward::tools::main(arguments);
     }
     pipelines::service::main(Role::ShardForward(0), shard_forward::load)
 }

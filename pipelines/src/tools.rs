@@ -1,0 +1,99 @@
+//! Command lines of the tools that compute with a model and need no bus. The `tokenway` command shows and checks them and hands
+//! them to shard-forward, which alone is linked to libtorch.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use schemas::DType;
+use serde::Serialize;
+
+/// The first argument of shard-forward that makes it a tool; what follows reads as behind `tokenway`.
+pub const ARGUMENT: &str = "tool";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  tokenway bench models/demo
+  tokenway bench ~/models/llama-q4_k.gguf --prompt 512 --generate 128 --batch 1,8,32
+  tokenway bench ~/models/llama --dtype f32 --threads 8 --json
+
+pp512 is a prompt of 512 random tokens, tg128 are 128 tokens generated one after the other from an empty cache, as in llama-bench; both
+in as many sequences as the batch says, straight through the engine. The last column is what a generated token must read of the weights,
+over what this machine reads, measured at the start: a model that fits into the processor's caches can exceed it.";
+
+/// One of the tools.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Tool {
+    /// Measure tokens per second, prompts and generation apart
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Bench),
+}
+
+/// How a tool computes.
+#[derive(Debug, Clone, Args)]
+pub struct Compute {
+    /// Threads of the CPU [default: as many as pay for layers of the model's size]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Where the model computes: cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+}
+
+/// Element type of what is not quantised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// IEEE 754, 32 bits
+    F32,
+    /// The upper half of an f32
+    Bf16,
+}
+
+/// As on the command line.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Element::F32 => "f32",
+            Element::Bf16 => "bf16",
+        })
+    }
+}
+
+impl From<Element> for DType {
+    fn from(element: Element) -> Self {
+        match element {
+            Element::F32 => DType::F32,
+            Element::Bf16 => DType::Bf16,
+        }
+    }
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// Model folder or .gguf file
+    pub model: PathBuf,
+    /// Tokens of a prompt; 0 leaves prompts out
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub prompt: u32,
+    /// Tokens to generate; 0 leaves generation out
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    pub generate: u32,
+    /// Sequences that are computed together
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,8,32",
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: Vec<u16>,
+    /// Times that each is measured, after once that is not
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repetitions: u16,
+    /// What weights that are not quantised, hidden states, keys and values are in; quantised weights stay as they are stored
+    #[arg(long, value_enum, default_value_t = Element::Bf16)]
+    pub dtype: Element,
+    /// How it computes
+    #[command(flatten)]
+    pub compute: Compute,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
