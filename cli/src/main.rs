@@ -55,6 +55,7 @@ Examples:
                                                 write a GGUF
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
   tokenway bench models/demo                    tokens per second of prompts and of generation
+  tokenway validate ~/models/llama              whether files are whole and compute what they should
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 

@@ -21,12 +21,23 @@ pp512 is a prompt of 512 random tokens, tg128 are 128 tokens generated one after
 in as many sequences as the batch says, straight through the engine. The last column is what a generated token must read of the weights,
 over what this machine reads, measured at the start: a model that fits into the processor's caches can exceed it.";
 
+const VALIDATE_EXAMPLES: &str = "\
+Examples:
+  tokenway validate ~/models/llama
+  tokenway validate llama-q4_k.gguf --markdown > report.md
+  tokenway validate models/demo --json | jq '.checks[] | select(.outcome == \"failed\")'
+
+Exit code 1 when a check has failed, 2 when there is no model to look at.";
+
 /// One of the tools.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Tool {
     /// Measure tokens per second, prompts and generation apart
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
+    /// Check a model's files, and that it computes what they say
+    #[command(after_help = VALIDATE_EXAMPLES)]
+    Validate(Validate),
 }
 
 /// How a tool computes.
@@ -95,5 +106,24 @@ pub struct Bench {
     pub compute: Compute,
     /// Print one JSON object
     #[arg(long)]
+    pub json: bool,
+}
+
+/// What `validate` looks at.
+#[derive(Debug, Clone, Args)]
+pub struct Validate {
+    /// Model folder or .gguf file
+    pub model: PathBuf,
+    /// What the forward passes are computed in; quantised weights stay as they are stored
+    #[arg(long, value_enum, default_value_t = Element::Bf16)]
+    pub dtype: Element,
+    /// Threads of the CPU [default: as many as pay for layers of the model's size]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print the report in Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Print one JSON object
+    #[arg(long, conflicts_with = "markdown")]
     pub json: bool,
 }

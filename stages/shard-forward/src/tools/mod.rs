@@ -10,6 +10,7 @@ mod limits;
 mod sample;
 
 pub mod bench;
+pub mod validate;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -46,6 +47,14 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(tool: &Tool) -> anyhow::Result<ExitCode> {
     match tool {
         Tool::Bench(arguments) => print(arguments.json, &bench::run(arguments)?)?,
+        Tool::Validate(arguments) => {
+            let report = validate::run(arguments)?;
+            match arguments.markdown {
+                true => writeln!(std::io::stdout(), "{}", report.markdown())?,
+                false => print(arguments.json, &report)?,
+            }
+            return Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
