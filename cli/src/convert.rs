@@ -1,7 +1,7 @@
 //! `tokenway convert`: brings a model's files into the form that is served.
 
 mod elements;
-mod gguf;
+pub mod gguf;
 mod progress;
 mod store;
 mod vision;

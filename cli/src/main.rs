@@ -16,6 +16,7 @@ mod run;
 
 mod compute;
 mod convert;
+mod quantize;
 
 mod memory;
 mod printable;
@@ -56,6 +57,8 @@ Examples:
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
   tokenway bench models/demo                    tokens per second of prompts and of generation
   tokenway validate ~/models/llama              whether files are whole and compute what they should
+  tokenway quantize ~/models/llama llama-q4_k.gguf --type q4_k --text wiki.test.raw
+                                                write a GGUF, and what that costs the model
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -75,6 +78,7 @@ enum Command {
     Status(status::Arguments),
     Doctor(doctor::Arguments),
     Convert(convert::Arguments),
+    Quantize(quantize::Arguments),
     Models(registry::Arguments),
     Inspect(inspect::Arguments),
     Tokenize(tokenize::Arguments),
@@ -111,6 +115,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Convert(arguments) => convert::run(arguments).await,
+        Command::Quantize(arguments) => quantize::run(arguments),
         Command::Models(arguments) => registry::run(arguments).await,
         Command::Inspect(arguments) => inspect::run(arguments).await,
         Command::Tokenize(arguments) => tokenize::run(arguments).await,

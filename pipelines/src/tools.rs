@@ -29,6 +29,14 @@ Examples:
 
 Exit code 1 when a check has failed, 2 when there is no model to look at.";
 
+const PERPLEXITY_EXAMPLES: &str = "\
+Examples:
+  tokenway perplexity llama-q4_k.gguf --text wiki.test.raw
+  tokenway perplexity llama-q4_k.gguf --base ~/models/llama --text wiki.test.raw
+
+The text is cut into windows, as by llama.cpp's perplexity: each starts anew, with the token that starts a sequence in its first place
+where the tokenizer adds one, and the tokens of its second half are scored. ± is one standard error over the scored tokens.";
+
 /// One of the tools.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Tool {
@@ -38,6 +46,9 @@ pub enum Tool {
     /// Check a model's files, and that it computes what they say
     #[command(after_help = VALIDATE_EXAMPLES)]
     Validate(Validate),
+    /// Measure how well a model predicts a text, and how far it is from another
+    #[command(after_help = PERPLEXITY_EXAMPLES)]
+    Perplexity(Perplexity),
 }
 
 /// How a tool computes.
@@ -125,5 +136,33 @@ pub struct Validate {
     pub markdown: bool,
     /// Print one JSON object
     #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+}
+
+/// What `perplexity` measures.
+#[derive(Debug, Clone, Args)]
+pub struct Perplexity {
+    /// Model folder or .gguf file
+    pub model: PathBuf,
+    /// Text to predict, in UTF-8, of at most 64 MiB
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Measure this model too, and the Kullback-Leibler divergence from its predictions; its tokenizer makes the tokens
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<PathBuf>,
+    /// Tokens of a window
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    pub context: u32,
+    /// Take no more than this many windows, from the start of the text [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub windows: Option<u32>,
+    /// What weights that are not quantised, hidden states, keys and values are in; quantised weights stay as they are stored
+    #[arg(long, value_enum, default_value_t = Element::F32)]
+    pub dtype: Element,
+    /// How it computes
+    #[command(flatten)]
+    pub compute: Compute,
+    /// Print one JSON object
+    #[arg(long)]
     pub json: bool,
 }

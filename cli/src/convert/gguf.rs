@@ -36,7 +36,7 @@ pub struct Job {
 
 /// What was written.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     destination: PathBuf,
     #[serde(rename = "type")]
     file_type: &'static str,
@@ -61,7 +61,8 @@ pub fn run(job: &Job) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn convert(job: &Job) -> anyhow::Result<Report> {
+/// Writes the file. A source that cannot be a GGUF is misuse.
+pub fn convert(job: &Job) -> anyhow::Result<Report> {
     let start = Instant::now();
     let file_type =
         FileType::named(&job.file_type).ok_or_else(|| misuse(format!("no type `{}`", job.file_type)))?;
@@ -124,7 +125,8 @@ fn source_bytes(plan: &Plan) -> u64 {
     bytes.sum::<u64>()
 }
 
-fn line(report: &Report) -> String {
+/// What was written, for people.
+pub fn line(report: &Report) -> String {
     let counts: Vec<String> = report.tensors.iter().map(|(name, count)| format!("{count} {name}")).collect();
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     format!(

@@ -10,6 +10,7 @@ mod limits;
 mod sample;
 
 pub mod bench;
+pub mod perplexity;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -47,6 +48,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(tool: &Tool) -> anyhow::Result<ExitCode> {
     match tool {
         Tool::Bench(arguments) => print(arguments.json, &bench::run(arguments)?)?,
+        Tool::Perplexity(arguments) => print(arguments.json, &perplexity::run(arguments)?)?,
         Tool::Validate(arguments) => {
             let report = validate::run(arguments)?;
             match arguments.markdown {
