@@ -57,6 +57,8 @@ Examples:
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
   tokenway bench models/demo                    tokens per second of prompts and of generation
   tokenway validate ~/models/llama              whether files are whole and compute what they should
+  tokenway profile ~/models/llama --trace t.json
+                                                where the time of a step goes
   tokenway quantize ~/models/llama llama-q4_k.gguf --type q4_k --text wiki.test.raw
                                                 write a GGUF, and what that costs the model
 

@@ -37,6 +37,13 @@ Examples:
 The text is cut into windows, as by llama.cpp's perplexity: each starts anew, with the token that starts a sequence in its first place
 where the tokenizer adds one, and the tokens of its second half are scored. ± is one standard error over the scored tokens.";
 
+const PROFILE_EXAMPLES: &str = "\
+Examples:
+  tokenway profile models/demo
+  tokenway profile ~/models/llama-q4_k.gguf --prompt 256 --trace llama.json
+
+The trace opens in https://ui.perfetto.dev and in chrome://tracing.";
+
 /// One of the tools.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Tool {
@@ -49,6 +56,9 @@ pub enum Tool {
     /// Measure how well a model predicts a text, and how far it is from another
     #[command(after_help = PERPLEXITY_EXAMPLES)]
     Perplexity(Perplexity),
+    /// Show where the time of a model's steps goes, and what the machine would allow
+    #[command(after_help = PROFILE_EXAMPLES)]
+    Profile(Profile),
 }
 
 /// How a tool computes.
@@ -162,6 +172,34 @@ pub struct Perplexity {
     /// How it computes
     #[command(flatten)]
     pub compute: Compute,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `profile` measures.
+#[derive(Debug, Clone, Args)]
+pub struct Profile {
+    /// Model folder or .gguf file
+    pub model: PathBuf,
+    /// Tokens of the prompt, which is computed in one step
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub prompt: u32,
+    /// Steps of generation behind it
+    #[arg(long, value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub generate: u32,
+    /// Sequences that generate together
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub batch: u16,
+    /// What weights that are not quantised, hidden states, keys and values are in; quantised weights stay as they are stored
+    #[arg(long, value_enum, default_value_t = Element::Bf16)]
+    pub dtype: Element,
+    /// How it computes
+    #[command(flatten)]
+    pub compute: Compute,
+    /// Write a trace in Chrome's format
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,7 @@ mod sample;
 
 pub mod bench;
 pub mod perplexity;
+pub mod profile;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -49,6 +50,7 @@ fn run(tool: &Tool) -> anyhow::Result<ExitCode> {
     match tool {
         Tool::Bench(arguments) => print(arguments.json, &bench::run(arguments)?)?,
         Tool::Perplexity(arguments) => print(arguments.json, &perplexity::run(arguments)?)?,
+        Tool::Profile(arguments) => print(arguments.json, &profile::run(arguments)?)?,
         Tool::Validate(arguments) => {
             let report = validate::run(arguments)?;
             match arguments.markdown {
