@@ -194,7 +194,7 @@ impl Decoder {
         const PIECE: usize = 32;
         let _guard = tch::no_grad_guard();
         let slice = Slice { sample: false, ..slice.clone() };
-        let batch = StepBatch { slices: std::slice::from_ref(&slice), overlays: &[], rows: &[] };
+        let batch = StepBatch { slices: std::slice::from_ref(&slice), overlays: &[], grids: &[], rows: &[] };
         self.check(&batch, None)?;
         let Some(embed_tokens) = &self.embed_tokens else { anyhow::bail!("a part of a model is scored") };
         let x = self.embed(embed_tokens, &batch)?;
