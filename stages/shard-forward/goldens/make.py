@@ -6,7 +6,7 @@ Each folder holds a checkpoint (`config.json`, `model.safetensors`, f32) and `ex
 
     input_ids.i   [n_tokens]                i64   the prompt
     logits.i      [n_stored, vocab_size]    f32   at its last n_stored positions: at all, unless the prompt is long
-    bf16_logits.i [n_stored, vocab_size]    f32   the same by transformers in bf16, which says how much that changes
+    bf16_logits.i [n_stored, vocab_size]    f32   the same by transformers in bf16, which says how much that changes; of some, none
     greedy.i      [24]                      i64   what follows it greedily; an end-of-sequence id does not end it
 
 The metadata of `expected.safetensors` says where it came from. A prompt is drawn again when one of its greedy choices
@@ -58,6 +58,17 @@ SMALL = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
 }
+DEEP = {
+    "hidden_size": 16,
+    "intermediate_size": 8,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "query_pre_attn_scalar": 8,
+    "max_position_embeddings": 256,
+    "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
@@ -76,6 +87,8 @@ class Golden:
     seed: int
     config: dict
     prompt_lengths: tuple[int, ...] = field(default=(1, 7, 33))
+    # Whether a test computes it in bf16.
+    in_bf16: bool = True
 
 
 GOLDENS = (
@@ -290,6 +303,70 @@ GOLDENS = (
         },
         prompt_lengths=(1, 7, 33, 600),
     ),
+    # What a GGUF says of Gemma: queries scaled by the width of a head, windows in all but each second or sixth layer.
+    Golden(
+        "gemma2-head-scale",
+        seed=24,
+        config={
+            **GEMMA2,
+            **SMALL,
+            "head_dim": 24,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 20,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 8.0,
+            "tie_word_embeddings": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    Golden(
+        "gemma3-sixth-layer",
+        seed=25,
+        config={
+            **GEMMA3,
+            **SMALL,
+            "num_hidden_layers": 7,
+            "intermediate_size": 40,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 12,
+            "sliding_window_pattern": 6,
+            "rope_theta": 100000.0,
+            "rope_local_base_freq": 5000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+            "tie_word_embeddings": True,
+        },
+        prompt_lengths=(1, 7, 33, 600),
+    ),
+    # As many layers as the models of 27 billion parameters, by which a GGUF tells that queries are scaled by another width.
+    Golden(
+        "gemma2-46-layers",
+        seed=26,
+        config={
+            **GEMMA2,
+            **DEEP,
+            "num_hidden_layers": 46,
+            # llama.cpp's converter does not write it for Gemma 2.
+            "rope_theta": 10000.0,
+            "sliding_window": 20,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 8.0,
+        },
+        in_bf16=False,
+    ),
+    Golden(
+        "gemma3-62-layers",
+        seed=27,
+        config={
+            **GEMMA3,
+            **DEEP,
+            "num_hidden_layers": 62,
+            "sliding_window": 12,
+            "sliding_window_pattern": 6,
+            "rope_local_base_freq": 5000.0,
+        },
+        in_bf16=False,
+    ),
     Golden(
         "mixtral",
         seed=20,
@@ -383,7 +460,7 @@ def greedy(model, input_ids: Tensor) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def expected(golden: Golden, model, coarse) -> dict[str, Tensor]:
-    """`coarse` is the model in bf16."""
+    """`coarse` is the model in bf16, or the same again where bf16 is not compared."""
     generator = torch.Generator().manual_seed(golden.seed)
     tensors: dict[str, Tensor] = {}
     for i, n_tokens in enumerate(golden.prompt_lengths):
@@ -398,7 +475,9 @@ def expected(golden: Golden, model, coarse) -> dict[str, Tensor]:
             )
             off = (coarse_logits - logits).abs().amax(1) / logits.abs().amax(1)
         tensors[f"input_ids.{i}"] = input_ids
-        tensors[f"logits.{i}"], tensors[f"bf16_logits.{i}"] = logits, coarse_logits
+        tensors[f"logits.{i}"] = logits
+        if golden.in_bf16:
+            tensors[f"bf16_logits.{i}"] = coarse_logits
         tensors[f"greedy.{i}"] = greedy_ids
         print(
             f"{golden.name}  {n_tokens:3} tokens  logit std {logits.std().item():.2f}  greedy margin {margin:.3f}  "
@@ -428,7 +507,8 @@ def main() -> None:
             continue
         folder = HERE / golden.name
         write_checkpoint(golden, folder)
-        tensors = expected(golden, load(folder, torch.float32), load(folder, torch.bfloat16))
+        coarse = load(folder, torch.bfloat16 if golden.in_bf16 else torch.float32)
+        tensors = expected(golden, load(folder, torch.float32), coarse)
         # One metadata key: with several, safetensors writes them in an order that differs from run to run.
         save_file(tensors, folder / "expected.safetensors", metadata={"provenance": provenance(golden)})
 

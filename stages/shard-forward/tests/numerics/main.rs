@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod close;
+mod gguf;
 mod images;
 mod model;
 
