@@ -35,7 +35,7 @@ fn expected(name: &str, found: &DecoderConfig) -> DecoderConfig {
     (expected.norm_offset, expected.dtype) = (false, None);
     let is_any = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     expected.interleaved_heads = !is_any(&["qwen", "gemma", "phi3"]);
-    if is_any(&["gemma"]) {
+    if name == "gemma2" {
         // `query_pre_attn_scalar` follows from the other sizes.
         expected.attention_scale = 1.0 / (expected.head_dim as f64).sqrt();
     }
