@@ -1,6 +1,6 @@
 //! Prints how quickly quantised weights are gone through, and the share of the machine's read bandwidth.
 //!
-//! `cargo run --release -p kernels --example quant -- [THREADS]`
+//! `cargo run --release -p kernels --example quant -- [THREADS [FORMAT...]]`: four formats, unless others are named.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -14,10 +14,17 @@ const MATRICES: usize = 12;
 const REPEATS: usize = 5;
 
 fn main() {
-    let count = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(2);
+    let mut arguments = std::env::args().skip(1);
+    let count = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(2);
+    let named: Vec<String> = arguments.collect();
     let threads = Threads::new(count);
     println!("{count} threads, {MATRICES} matrices of {N} x {N}");
-    for format in [Format::Q4_0, Format::Q8_0, Format::Q4_K, Format::Q6_K] {
+    let usual = [Format::Q4_0, Format::Q8_0, Format::Q4_K, Format::Q6_K];
+    let chosen = |format: &Format| match named.as_slice() {
+        [] => usual.contains(format),
+        names => names.iter().any(|name| name == format.name()),
+    };
+    for format in Format::ALL.iter().copied().filter(chosen) {
         measure(format, &threads);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source of layouts and rounding: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
-use super::block::{BlockFormat, GROUP, Layout, Unpacked, bits, f16_at, put_f16, signed};
+use super::block::{BlockFormat, GROUP, Layout, Unpacked, bits, f16_at, put_f16, signed, word_at};
 use super::simple::inverse;
 use super::vectors::Vectors;
 
@@ -17,8 +17,8 @@ pub(crate) struct TQ1_0;
 
 /// First byte, first weight, how many bytes and how many digits in each.
 const RUNS: [(usize, usize, usize, usize); 3] = [(0, 0, 32, 5), (32, 160, 16, 5), (48, 240, 4, 4)];
-/// Digit `n` is the first after so many multiplications by 3.
-const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+/// The bytes at even places of a word.
+const EVEN: u64 = 0x00FF_00FF_00FF_00FF;
 
 impl BlockFormat for TQ1_0 {
     type Shape = Layout<GROUPS, GROUPS, false>;
@@ -26,12 +26,21 @@ impl BlockFormat for TQ1_0 {
 
     #[inline(always)]
     fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+        let mut first = Fractions::new([0, 8, 16, 24].map(|at| word_at(block, at)));
+        let mut second = Fractions::new([32, 40].map(|at| word_at(block, at)));
+        // Bytes 48 to 51.
+        let mut third = Fractions::new([word_at(block, 46) >> 16 & u64::from(u32::MAX)]);
         let mut numbers = [[0; GROUP]; GROUPS];
-        let (first, rest) = numbers.as_flattened_mut().split_at_mut(RUNS[1].1);
-        let (second, third) = rest.split_at_mut(RUNS[2].1 - RUNS[1].1);
-        unpack_digits::<32>(&block[RUNS[0].0..], first);
-        unpack_digits::<16>(&block[RUNS[1].0..], second);
-        unpack_digits::<4>(&block[RUNS[2].0..], third);
+        for numbers in &mut numbers[..5] {
+            *numbers = signed(first.next_digits(), 1);
+        }
+        for numbers in &mut numbers[5..7] {
+            let ([a, b], [c, d]) = (second.next_digits(), second.next_digits());
+            *numbers = signed([a, b, c, d], 1);
+        }
+        let [a, b] = second.next_digits();
+        let mut four_and_four = || third.next_digits()[0] | third.next_digits()[0] << 32;
+        numbers[7] = signed([a, b, four_and_four(), four_and_four()], 1);
         Unpacked { numbers, scales: [f16_at(block, 52); GROUPS], offsets: [-0.0; GROUPS] }
     }
 
@@ -50,16 +59,29 @@ impl BlockFormat for TQ1_0 {
     }
 }
 
-/// All digits of `BYTES` bytes: the first of each, then the second.
-#[inline(always)]
-fn unpack_digits<const BYTES: usize>(bytes: &[u8], numbers: &mut [i8]) {
-    let (bytes, _) = bytes.split_at(BYTES);
-    for (numbers, power) in numbers.as_chunks_mut::<BYTES>().0.iter_mut().zip(POWERS) {
-        for i in 0..BYTES {
-            let fraction = bytes[i].wrapping_mul(power);
-            // Its upper byte is 0, 1 or 2.
-            numbers[i] = ((u16::from(fraction) * 3) >> 8) as i8 - 1;
+/// Bytes that digits are taken of: those at even places and those at odd ones, each in 16 bits, so that all of a word are
+/// multiplied at once.
+struct Fractions<const WORDS: usize>([[u64; WORDS]; 2]);
+
+impl<const WORDS: usize> Fractions<WORDS> {
+    #[inline(always)]
+    fn new(bytes: [u64; WORDS]) -> Self {
+        Self([bytes.map(|word| word & EVEN), bytes.map(|word| word >> 8 & EVEN)])
+    }
+
+    /// The next digit of each byte: 0, 1 or 2.
+    #[inline(always)]
+    fn next_digits(&mut self) -> [u64; WORDS] {
+        let mut digits = [0; WORDS];
+        for (shift, fractions) in [0, 8].into_iter().zip(&mut self.0) {
+            for (digits, fractions) in digits.iter_mut().zip(fractions) {
+                // At most 3 * 255: no carry.
+                let tripled = *fractions + (*fractions << 1);
+                *digits |= (tripled >> 8 & EVEN) << shift;
+                *fractions = tripled & EVEN;
+            }
         }
+        digits
     }
 }
 
