@@ -336,7 +336,10 @@ fn gemma_is_read_as_the_hub_has_it_and_as_transformers_writes_it() {
 
 #[test]
 fn positions_of_three_axes_are_read_in_every_form_and_refused_by_field() {
-    let qwen = |changes| of("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", changes);
+    let qwen = |mut changes: Value| {
+        changes["num_key_value_heads"] = json!(2);
+        of("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", changes)
+    };
     let sections = |config: DecoderConfig| (config.ropes[0].sections, config.ropes[0].theta);
     let hub = json!({"rope_theta": 1e4, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}});
     assert_eq!(sections(qwen(hub).unwrap()), (Some([2, 3, 3]), 1e4));
