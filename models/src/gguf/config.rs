@@ -54,6 +54,11 @@ const FAMILIES: [Family; 8] = [
     Family { name: "phi3", model_type: "phi3", with_experts: None, interleaved_heads: false },
 ];
 
+/// Whether an architecture of this name is computed.
+pub(super) fn is_computed(architecture: &str) -> bool {
+    FAMILIES.iter().any(|family| family.name == architecture)
+}
+
 /// Tokens that end an answer whatever the metadata says, by their text. Source: `llama-vocab.cpp` of llama.cpp.
 pub(super) const ENDS: [&str; 8] = [
     "<|eot_id|>",

@@ -17,7 +17,7 @@ const SHORT_DIVISORS: &str = "rope_factors_short.weight";
 const LONG_DIVISORS: &str = "rope_factors_long.weight";
 
 /// What llama.cpp takes where there is no base.
-const THETA_USUAL: f64 = 10_000.0;
+pub(super) const THETA_USUAL: f64 = 10_000.0;
 
 /// Whether a tensor belongs to the rotary embedding.
 pub(super) fn is_divisors(tensor: &str) -> bool {

@@ -5,16 +5,32 @@ use std::path::Path;
 use super::error::GgufError;
 
 /// What is left of a file to read.
+#[derive(Clone)]
 pub(super) struct Cursor<'a> {
     file: &'a Path,
     bytes: &'a [u8],
     /// How many bytes were read.
     position: usize,
+    lengths: Lengths,
+}
+
+/// What lengths, counts and sizes are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lengths {
+    /// 32 bits: version 1.
+    Short,
+    /// 64 bits: the versions after it.
+    Long,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(file: &'a Path, bytes: &'a [u8]) -> Self {
-        Self { file, bytes, position: 0 }
+        Self { file, bytes, position: 0, lengths: Lengths::Long }
+    }
+
+    /// The same place, from which lengths are read as these.
+    pub(super) fn with_lengths(&self, lengths: Lengths) -> Self {
+        Self { lengths, ..self.clone() }
     }
 
     pub(super) fn file(&self) -> &'a Path {
@@ -49,10 +65,26 @@ impl<'a> Cursor<'a> {
         self.array(object).map(u64::from_le_bytes)
     }
 
+    /// A length, a count or a size.
+    pub(super) fn length(&mut self, object: &str) -> Result<u64, GgufError> {
+        match self.lengths {
+            Lengths::Short => self.u32(object).map(u64::from),
+            Lengths::Long => self.u64(object),
+        }
+    }
+
+    /// How many bytes a length takes.
+    pub(super) fn length_bytes(&self) -> usize {
+        match self.lengths {
+            Lengths::Short => 4,
+            Lengths::Long => 8,
+        }
+    }
+
     /// How many there are of things that take `bytes_min` bytes or more each: never more than the rest of the file can hold, so
     /// that memory may be set aside for them.
     pub(super) fn count(&mut self, bytes_min: usize, object: &str) -> Result<usize, GgufError> {
-        let announced = self.u64(object)?;
+        let announced = self.length(object)?;
         let room = (self.bytes.len() - self.position) / bytes_min;
         match usize::try_from(announced) {
             Ok(count) if count <= room => Ok(count),

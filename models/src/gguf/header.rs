@@ -5,16 +5,12 @@ use std::path::Path;
 use super::cursor::Cursor;
 use super::error::GgufError;
 use super::metadata::Metadata;
-use super::tensors::{RawTensor, TENSOR_BYTES_MIN, read_tensor};
+use super::tensors::{RawTensor, read_tensor, tensor_bytes_min};
 use super::value::{Array, Value, type_id};
 
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 pub(super) const ALIGNMENT_USUAL: u32 = 32;
-
-/// A key's length and a letter, the type of the value, and the smallest value.
-const KEY_BYTES_MIN: usize = 8 + 1 + 4 + 1;
-const STRING_BYTES_MIN: usize = 8;
 
 /// What one file's header announces of tensors; whether they lie in the file is not yet known.
 pub(super) struct Directory {
@@ -29,36 +25,65 @@ pub(super) struct Directory {
 pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<(Metadata, Directory), GgufError> {
     let mut cursor = Cursor::new(file, bytes);
     read_version(&mut cursor)?;
-    let tensor_count = cursor.count(TENSOR_BYTES_MIN, "the number of tensors")?;
-    let key_count = cursor.count(KEY_BYTES_MIN, "the number of keys")?;
-    // Grown as they are read: a count costs nothing to announce.
-    let mut entries = Vec::new();
-    for _ in 0..key_count {
-        entries.push(read_entry(&mut cursor)?);
-    }
-    let metadata = Metadata::new(file, entries)?;
+    let counts = read_counts(&mut cursor)?;
+    let metadata = Metadata::new(file, read_entries(&mut cursor, counts.keys)?)?;
     let alignment = read_alignment(&metadata)?;
-    let mut tensors = Vec::new();
-    for _ in 0..tensor_count {
-        tensors.push(read_tensor(&mut cursor)?);
-    }
+    let tensors = read_tensors(&mut cursor, counts.tensors)?;
     Ok((metadata, Directory { tensors, alignment, length: cursor.position() }))
 }
 
-fn read_version(cursor: &mut Cursor<'_>) -> Result<(), GgufError> {
-    let file = cursor.file();
-    let not_gguf = |_| GgufError::NotGguf { file: file.to_owned() };
-    if cursor.array("the magic").map_err(not_gguf)? != MAGIC {
-        return Err(GgufError::NotGguf { file: file.to_owned() });
+/// How many there are, never more than the file can hold.
+pub(super) struct Counts {
+    pub(super) tensors: usize,
+    pub(super) keys: usize,
+}
+
+pub(super) fn read_counts(cursor: &mut Cursor<'_>) -> Result<Counts, GgufError> {
+    let tensors = cursor.count(tensor_bytes_min(cursor), "the number of tensors")?;
+    // A key's length and a letter, the type of the value, and the smallest value.
+    let keys = cursor.count(cursor.length_bytes() + 1 + 4 + 1, "the number of keys")?;
+    Ok(Counts { tensors, keys })
+}
+
+pub(super) fn read_entries(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<(String, Value)>, GgufError> {
+    // Grown as they are read: a count costs nothing to announce.
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(read_entry(cursor)?);
     }
+    Ok(entries)
+}
+
+pub(super) fn read_tensors(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<RawTensor>, GgufError> {
+    let mut tensors = Vec::new();
+    for _ in 0..count {
+        tensors.push(read_tensor(cursor)?);
+    }
+    Ok(tensors)
+}
+
+fn read_version(cursor: &mut Cursor<'_>) -> Result<(), GgufError> {
+    read_magic(cursor)?;
     match cursor.u32("the version")? {
         2 | 3 => Ok(()),
-        // A version below 65,536 of the other byte order.
-        version if version & 0xffff == 0 && version != 0 => {
-            Err(GgufError::BigEndian { file: file.to_owned() })
-        }
-        version => Err(GgufError::Version { file: file.to_owned(), version }),
+        version => Err(unread_version(cursor.file(), version)),
     }
+}
+
+pub(super) fn read_magic(cursor: &mut Cursor<'_>) -> Result<(), GgufError> {
+    let not_gguf = || GgufError::NotGguf { file: cursor.file().to_owned() };
+    match cursor.clone().array("the magic") {
+        Ok(MAGIC) => cursor.take(MAGIC.len(), "the magic").map(|_| ()),
+        _ => Err(not_gguf()),
+    }
+}
+
+/// That a version is none that is read.
+pub(super) fn unread_version(file: &Path, version: u32) -> GgufError {
+    let file = file.to_owned();
+    // A version below 65,536 of the other byte order.
+    let is_swapped = version & 0xffff == 0 && version != 0;
+    if is_swapped { GgufError::BigEndian { file } } else { GgufError::Version { file, version } }
 }
 
 fn read_entry(cursor: &mut Cursor<'_>) -> Result<(String, Value), GgufError> {
@@ -113,7 +138,7 @@ fn read_array(cursor: &mut Cursor<'_>, key: &str, object: &str) -> Result<Array,
             Array::Bool(bytes.iter().map(|byte| as_bool(cursor, key, *byte)).collect::<Result<_, _>>()?)
         }
         type_id::STRING => {
-            let count = cursor.count(STRING_BYTES_MIN, object)?;
+            let count = cursor.count(cursor.length_bytes(), object)?;
             let mut strings = Vec::with_capacity(count);
             for _ in 0..count {
                 strings.push(cursor.string(object)?.to_owned());

@@ -28,6 +28,7 @@ mod vocabulary;
 mod tokenizer;
 
 pub mod convert;
+pub mod repair;
 
 pub use config::read_config;
 pub use config_error::GgufConfigError;

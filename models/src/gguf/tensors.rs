@@ -11,17 +11,19 @@ use super::tensor_type::TensorType;
 /// As `GGML_MAX_DIMS`.
 pub(super) const DIMENSIONS_MAX: usize = 4;
 
-/// A name's length, the number of dimensions and one of them, the type, the offset.
-pub(super) const TENSOR_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
+/// What a tensor takes in the header at least: a name's length, the number of dimensions and one of them, the type, the offset.
+pub(super) fn tensor_bytes_min(cursor: &Cursor<'_>) -> usize {
+    cursor.length_bytes() + 4 + cursor.length_bytes() + 4 + 8
+}
 
 /// One tensor as the header announces it.
 pub(super) struct RawTensor {
-    name: String,
-    tensor_type: TensorType,
+    pub(super) name: String,
+    pub(super) tensor_type: TensorType,
     /// Outermost first.
-    shape: Vec<usize>,
+    pub(super) shape: Vec<usize>,
     /// Where it begins after the header, in bytes.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 /// One tensor of a file.
@@ -51,7 +53,7 @@ pub(super) fn read_tensor(cursor: &mut Cursor<'_>) -> Result<RawTensor, GgufErro
     };
     let mut shape = Vec::with_capacity(dimensions);
     for _ in 0..dimensions {
-        let size = cursor.u64(&object)?;
+        let size = cursor.length(&object)?;
         match usize::try_from(size) {
             Ok(size) if size > 0 => shape.push(size),
             _ => return Err(refuse(format!("a size of {size}"))),
@@ -106,7 +108,7 @@ fn locate(
 }
 
 /// How many bytes it takes; none where the blocks of its type are not known.
-fn bytes_of(file: &Path, tensor: &RawTensor) -> Result<usize, GgufError> {
+pub(super) fn bytes_of(file: &Path, tensor: &RawTensor) -> Result<usize, GgufError> {
     let Some(block) = tensor.tensor_type.block() else { return Ok(0) };
     tensor.tensor_type.bytes(&tensor.shape).ok_or_else(|| {
         let shape = &tensor.shape;
@@ -121,7 +123,7 @@ fn bytes_of(file: &Path, tensor: &RawTensor) -> Result<usize, GgufError> {
     })
 }
 
-fn refuse_overlap(file: &Path, tensors: &[TensorInfo]) -> Result<(), GgufError> {
+pub(super) fn refuse_overlap(file: &Path, tensors: &[TensorInfo]) -> Result<(), GgufError> {
     let mut by_place: Vec<&TensorInfo> = tensors.iter().collect();
     by_place.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
     match by_place.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {

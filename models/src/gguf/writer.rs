@@ -44,6 +44,14 @@ impl GgufWriter {
         Self::default()
     }
 
+    /// The file in which the content of one at `path` is while it is written by this process; none where `path` has no file name.
+    pub fn part_path(path: &Path) -> Option<PathBuf> {
+        let mut name = path.file_name()?.to_owned();
+        // Two processes that write the same file do not write into each other's.
+        name.push(format!(".{}.part", std::process::id()));
+        Some(path.with_file_name(name))
+    }
+
     /// Adds a key. `general.alignment` sets what tensors begin at a multiple of, which else is 32.
     pub fn key(&mut self, key: impl Into<String>, value: Value) -> &mut Self {
         self.metadata.push((key.into(), value));
@@ -236,10 +244,7 @@ struct PartFile {
 
 impl PartFile {
     fn create(target: &Path) -> io::Result<Self> {
-        let mut name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
-        // Two processes that write the same file do not write into each other's.
-        name.push(format!(".{}.part", std::process::id()));
-        let path = target.with_file_name(name);
+        let path = GgufWriter::part_path(target).ok_or(io::ErrorKind::InvalidFilename)?;
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
         Ok(Self { path, file: Some(BufWriter::with_capacity(1 << 20, file)), length: 0 })
     }

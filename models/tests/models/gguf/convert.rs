@@ -38,7 +38,7 @@ const ONLY_ONCE: [(&str, &str); 2] = [
 
 /// Checkpoints with features that llama.cpp does not compute: the field that is refused, and what it and others are to be for
 /// the checkpoint to be what llama.cpp's converter takes it for.
-fn refused() -> Vec<(&'static str, &'static str, Json)> {
+pub(super) fn refused() -> Vec<(&'static str, &'static str, Json)> {
     vec![
         ("gemma2", "query_pre_attn_scalar", json!({"query_pre_attn_scalar": 24})),
         ("mistral", "sliding_window", json!({"sliding_window": null})),
@@ -62,7 +62,7 @@ fn names() -> Vec<String> {
 }
 
 /// The checkpoint with `fields` in its `config.json`, and the tokens that the converter was given.
-fn checkpoint(name: &str, fields: &Json) -> tempfile::TempDir {
+pub(super) fn checkpoint(name: &str, fields: &Json) -> tempfile::TempDir {
     let from = Path::new(CRATE).join("../stages/shard-forward/goldens").join(name);
     let folder = tempfile::tempdir().unwrap();
     let mut config: Json = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();

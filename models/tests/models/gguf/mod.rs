@@ -5,6 +5,7 @@ mod convert;
 mod converted;
 mod goldens;
 mod hostile;
+mod repair;
 mod split;
 mod writer;
 
