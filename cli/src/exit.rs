@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use crate::printable::harmless;
+
 /// An error of usage or configuration: trying again changes nothing. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -22,7 +24,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Nobody is left to tell when standard error is closed too.
-    let _ = writeln!(std::io::stderr(), "tokenway: {error:#}");
+    // What a file says of itself may be in it.
+    let _ = writeln!(std::io::stderr(), "tokenway: {}", harmless(&format!("{error:#}")));
     ExitCode::from(code(error))
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::checkpoint::{Checkpoint, Facts, Format, Tensor, TypeTotal};
 use crate::memory::{BF16_BYTES, F32_BYTES};
+use crate::printable::lossy_path;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +44,7 @@ pub struct Arguments {
 /// Everything that `inspect` shows.
 #[derive(Debug, Serialize)]
 struct Report {
+    #[serde(serialize_with = "lossy_path")]
     path: PathBuf,
     format: Format,
     file_bytes: u64,
@@ -198,6 +200,36 @@ mod tests {
         let text = render::render(&report, true);
         assert!(text.contains("2000 entries: 1, 1"), "{text}");
         assert!(!text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn long_names_are_cut_before_every_row_becomes_as_wide() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wide.gguf");
+        let long = "x".repeat(1 << 16);
+        let mut writer = GgufWriter::new();
+        writer.key("general.architecture", Value::String(long.clone())).key(long.as_str(), Value::U8(1));
+        writer.tensor(long.as_str(), TensorType::F32, &[1]);
+        for i in 0..1000 {
+            writer.key(format!("key {i}"), Value::U8(1)).tensor(format!("tensor {i}"), TensorType::F32, &[1]);
+        }
+        let mut tensors = writer.create(&path).unwrap();
+        (0..1001).for_each(|_| tensors.write(&[0; 4]).unwrap());
+        tensors.finish().unwrap();
+        let report = Report::new(Checkpoint::open(&path).unwrap());
+        let text = render::render(&report, true);
+        assert!(text.lines().count() > 2000 && text.len() < 2000 * 400, "{}", text.len());
+    }
+
+    #[test]
+    fn a_path_that_is_no_utf_8_is_shown_and_is_json() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(std::ffi::OsStr::from_bytes(b"m\xff.gguf"));
+        strange(&path);
+        let report = Report::new(Checkpoint::open(&path).unwrap());
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["path"].as_str().unwrap().ends_with("m\u{fffd}.gguf"), "{}", json["path"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Text from files, made harmless for a terminal.
 
+use std::path::Path;
+
 /// `text` on one line: control characters, and the backslash that announces them, are escaped.
 pub fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -31,9 +33,32 @@ pub fn shortened(text: &str, max: usize) -> String {
     escaped(&start) + more
 }
 
-/// Line and paragraph separators, and what changes the direction of a line.
+/// Text that is several lines, or a message with a path: control characters but line breaks and tabs are escaped, backslashes are
+/// not.
+pub fn harmless(text: &str) -> String {
+    let mut lines = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !matches!(character, '\n' | '\t') && (character.is_control() || is_invisible(character)) {
+            lines.extend(character.escape_default());
+        } else {
+            lines.push(character);
+        }
+    }
+    lines
+}
+
+/// A path in JSON, which need not be UTF-8 on disk but must be there.
+pub fn lossy_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// Line and paragraph separators, what changes the direction of a line, and what has no width.
 fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(
+        character,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -46,5 +71,11 @@ mod tests {
         assert_eq!(escaped_bytes(b"a\xe2\x82 \xff"), "a\\xe2\\x82 \\xff");
         assert_eq!(shortened("日本語", 2), "日本…");
         assert_eq!(shortened("日本", 2), "日本");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_named() {
+        assert_eq!(escaped("a\u{200b}b\u{200f}\u{feff}\u{9b}"), "a\\u{200b}b\\u{200f}\\u{feff}\\u{9b}");
+        assert_eq!(harmless("a\n\tb\\\x1b[2J\u{202e}\r"), "a\n\tb\\\\u{1b}[2J\\u{202e}\\r");
     }
 }

@@ -1,6 +1,6 @@
 //! `tokenway tokenize`: the tokens of a text, and the text of tokens.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use crate::checkpoint::damaged;
 use crate::exit::misuse;
-use crate::printable::escaped_bytes;
+use crate::printable::{escaped_bytes, harmless};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Examples:
   tokenway tokenize --model ~/models/llama --json \"Hello\" | jq '.ids | length'
 
 Prints `id  piece`, a token a line; control characters and backslashes are escaped, and bytes that are no whole character read
-`\\xe2`.";
+`\\xe2`. Text of --decode is as it is, but on a terminal, where its control characters are escaped too.";
 
 /// Show the tokens of a text, or the text of tokens
 #[derive(Args)]
@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(long)]
     ids: bool,
     /// Add no token that starts or ends a sequence; with --decode, leave special tokens out
-    #[arg(long)]
+    #[arg(long, conflicts_with = "chat")]
     no_special: bool,
     /// Take the text for a user's message and render it with the model's chat template first
     #[arg(long)]
@@ -71,7 +71,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     if let Some(ids) = &arguments.decode {
         let text = decode(&tokenizer, ids, arguments.no_special)?;
-        let line = if arguments.json { json!({ "ids": ids, "text": text }).to_string() } else { text };
+        let line = match arguments.json {
+            true => json!({ "ids": ids, "text": text }).to_string(),
+            // A file's tokens may be commands to a terminal; a program that reads them gets them as they are.
+            false if out.is_terminal() => harmless(&text),
+            false => text,
+        };
         writeln!(out, "{line}")?;
         return Ok(ExitCode::SUCCESS);
     }

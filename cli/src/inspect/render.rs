@@ -11,7 +11,13 @@ use crate::table::{right, table};
 /// Characters of a value that are shown.
 const VALUE_CHARACTERS: usize = 100;
 
-/// The same of a text in an array.
+/// Characters of a name or a shape that are shown: a table makes all its rows as wide as the widest.
+const NAME_CHARACTERS: usize = 120;
+
+/// The same of the reason why a model is not served.
+const REASON_CHARACTERS: usize = 400;
+
+/// Characters of a text in an array that are shown.
 const ENTRY_CHARACTERS: usize = 20;
 
 /// Entries of an array that are shown.
@@ -34,7 +40,7 @@ pub fn render(report: &Report, tensors: bool) -> String {
 fn summary(report: &Report) -> Table {
     let facts = &report.facts;
     let mut table = table(&["MODEL", &escaped(&report.path.display().to_string())]);
-    let text = |value: &Option<String>| value.as_deref().map(escaped);
+    let text = |value: &Option<String>| value.as_deref().map(|text| shortened(text, VALUE_CHARACTERS));
     let number = |value: Option<u64>| value.map(|number| number.to_string());
     let rows = [
         ("architecture", text(&facts.architecture)),
@@ -51,7 +57,10 @@ fn summary(report: &Report) -> Table {
         ("on disk", Some(human_bytes(report.file_bytes))),
         (
             "served",
-            Some(report.refusal.as_ref().map_or("yes".to_owned(), |why| format!("no: {}", escaped(why)))),
+            Some(match &report.refusal {
+                Some(why) => format!("no: {}", shortened(why, REASON_CHARACTERS)),
+                None => "yes".to_owned(),
+            }),
         ),
     ];
     for (name, value) in rows {
@@ -65,7 +74,7 @@ fn summary(report: &Report) -> Table {
 fn metadata(report: &Report) -> Table {
     let mut table = table(&["KEY", "VALUE"]);
     for (key, value) in &report.metadata {
-        table.add_row([escaped(key), brief(value, VALUE_CHARACTERS)]);
+        table.add_row([shortened(key, NAME_CHARACTERS), brief(value, VALUE_CHARACTERS)]);
     }
     table
 }
@@ -94,9 +103,9 @@ fn list(report: &Report) -> Table {
     for tensor in &report.tensors {
         let bytes = tensor.bytes.map_or("?".to_owned(), |bytes| bytes.to_string());
         table.add_row([
-            escaped(&tensor.name),
+            shortened(&tensor.name, NAME_CHARACTERS),
             tensor.type_name.clone(),
-            format!("{:?}", tensor.shape),
+            shortened(&format!("{:?}", tensor.shape), NAME_CHARACTERS),
             bytes,
         ]);
     }
