@@ -2,7 +2,6 @@
 
 mod elements;
 pub mod gguf;
-mod progress;
 mod store;
 mod vision;
 
@@ -67,7 +66,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match (source, destination, file_type, vision) {
         (Some(source), Some(destination), Some(file_type), _) => {
             let job = gguf::Job { source, destination, file_type, pre, json };
-            gguf::run(&job)
+            gguf::run(job).await
         }
         (.., Some(vision)) => vision::run(&vision, output.as_deref(), python).await,
         _ => Err(crate::exit::misuse("neither a source, a destination and a type are given, nor `--vision`")),

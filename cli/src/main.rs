@@ -4,6 +4,7 @@
 
 mod exit;
 mod locate;
+mod signals;
 
 mod up;
 
@@ -14,8 +15,13 @@ mod sse;
 mod chat;
 mod run;
 
-mod compute;
+mod interrupt;
+mod progress;
+
 mod convert;
+mod repair;
+
+mod compute;
 mod quantize;
 
 mod memory;
@@ -46,14 +52,12 @@ Examples:
   tokenway chat                                 a conversation
   tokenway status --watch                       what runs, live
   tokenway doctor                               what is missing, and what to do about it
-  tokenway models                               the models on this machine, and which can be served
-  tokenway inspect model.gguf                   what a model file holds
-  tokenway tokenize --model PATH \"Hello\"       the tokens of a text
   tokenway models                               which models there are, and whether they fit
   tokenway inspect llama-q4_k.gguf              what is in a model's files
   tokenway tokenize --model ~/models/llama Hi   the tokens of a text
   tokenway convert ~/models/llama llama-q4_k.gguf --type q4_k
                                                 write a GGUF
+  tokenway repair damaged.gguf whole.gguf       write a GGUF again that readers refuse
   tokenway convert --vision ~/models/llava      make a model's vision encoder servable
   tokenway bench models/demo                    tokens per second of prompts and of generation
   tokenway validate ~/models/llama              whether files are whole and compute what they should
@@ -81,6 +85,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Convert(convert::Arguments),
     Quantize(quantize::Arguments),
+    Repair(repair::Arguments),
     Models(registry::Arguments),
     Inspect(inspect::Arguments),
     Tokenize(tokenize::Arguments),
@@ -117,7 +122,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Convert(arguments) => convert::run(arguments).await,
-        Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Quantize(arguments) => quantize::run(arguments).await,
+        Command::Repair(arguments) => repair::run(arguments).await,
         Command::Models(arguments) => registry::run(arguments).await,
         Command::Inspect(arguments) => inspect::run(arguments).await,
         Command::Tokenize(arguments) => tokenize::run(arguments).await,
@@ -155,5 +161,7 @@ mod tests {
         };
         assert!(parse(&["--decode", "1,2,3"]) && parse(&["text"]) && parse(&[]));
         assert!(!parse(&["--decode", "1,-2"]) && !parse(&["--decode", "1", "text"]));
+        // The template decides over special tokens.
+        assert!(parse(&["--chat", "text"]) && !parse(&["--chat", "--no-special", "text"]));
     }
 }

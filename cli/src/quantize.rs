@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::compute::program;
 use crate::convert::gguf::{Job, convert, line};
 use crate::exit::misuse;
+use crate::interrupt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,19 +63,20 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Before the conversion, which can take long.
     let program = program()?;
     std::fs::metadata(&arguments.text)
         .map_err(|error| misuse(format!("`{}`: {error}", arguments.text.display())))?;
     let Arguments { source, destination, file_type, pre, json, .. } = &arguments;
-    let written = convert(&Job {
+    let job = Job {
         source: source.clone(),
         destination: destination.clone(),
         file_type: file_type.clone(),
         pre: pre.clone(),
         json: *json,
-    })?;
+    };
+    let written = interrupt::writing(destination, move || convert(&job)).await?;
     let mut measure = Command::new(program);
     measure.args([OsStr::new(ARGUMENT), OsStr::new("perplexity")]).args(perplexity(&arguments));
     if !json {

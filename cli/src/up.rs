@@ -10,7 +10,6 @@ mod plan;
 mod processes;
 mod ready;
 mod replicas;
-mod signals;
 mod supervisor;
 mod terminal;
 
@@ -25,10 +24,11 @@ use clap::Args;
 use crate::bus::View;
 use crate::exit::misuse;
 use crate::last::Last;
+use crate::signals::Signals;
 use broker::Broker;
 use door::Door;
 use plan::Planned;
-use signals::Signals;
+
 use supervisor::Supervisor;
 use terminal::Terminal;
 

@@ -13,9 +13,11 @@ use models::gguf::convert::{Content, FileType, Plan};
 use models::gguf::{Gguf, GgufWriter, TensorType, Value};
 use serde::Serialize;
 
-use super::progress::Progress;
 use super::store::store;
 use crate::exit::misuse;
+use crate::interrupt;
+use crate::printable::lossy_path;
+use crate::progress::Progress;
 
 /// `GGML_QNT_VERSION`: what the bits of quantised blocks mean.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -37,6 +39,7 @@ pub struct Job {
 /// What was written.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    #[serde(serialize_with = "lossy_path")]
     destination: PathBuf,
     #[serde(rename = "type")]
     file_type: &'static str,
@@ -50,10 +53,11 @@ pub struct Report {
 }
 
 /// Converts, and prints a line, or JSON, when done.
-pub fn run(job: &Job) -> anyhow::Result<ExitCode> {
-    let report = convert(job)?;
+pub async fn run(job: Job) -> anyhow::Result<ExitCode> {
+    let (destination, json) = (job.destination.clone(), job.json);
+    let report = interrupt::writing(&destination, move || convert(&job)).await?;
     let mut out = std::io::stdout();
-    if job.json {
+    if json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         writeln!(out, "{}", line(&report))?;

@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::backoff::Backoff;
 use super::child::{Child, End};
-use super::signals::Signals;
 use super::terminal::{Tail, Terminal};
 use crate::bus::View;
 use crate::exit::misuse;
+use crate::signals::Signals;
 
 /// What a process exits with when starting it again changes nothing.
 const BAD_CONFIGURATION: i32 = 2;

@@ -1,4 +1,4 @@
-//! How far a conversion is, on a terminal.
+//! How far the writing of a file is, on a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
