@@ -12,6 +12,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use models::gguf::convert::FILE_TYPES;
 
+use crate::named;
+
 const EXAMPLES: &str = "\
 Examples:
   tokenway convert ~/models/llama llama-q4_k.gguf --type q4_k  writes a model folder as GGUF
@@ -29,7 +31,7 @@ scripts/python-env makes one, --python names another.";
 #[derive(Args)]
 #[command(after_help = EXAMPLES, override_usage = "tokenway convert SRC DST.gguf --type TYPE\n       tokenway convert --vision MODEL_DIR")]
 pub struct Arguments {
-    /// Model folder or GGUF file to write as GGUF
+    /// What to write as GGUF: a model folder, a GGUF, a name that `tokenway models` shows, or hf:ORG/NAME[:FILE]
     #[arg(value_name = "SRC", requires = "destination", conflicts_with = "vision")]
     source: Option<PathBuf>,
     /// The GGUF file to write
@@ -65,10 +67,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { source, destination, file_type, pre, json, vision, output, python } = arguments;
     match (source, destination, file_type, vision) {
         (Some(source), Some(destination), Some(file_type), _) => {
+            let source = named::resolve(&source).await?.path;
             let job = gguf::Job { source, destination, file_type, pre, json };
             gguf::run(job).await
         }
-        (.., Some(vision)) => vision::run(&vision, output.as_deref(), python).await,
+        (.., Some(vision)) => {
+            let vision = named::resolve(&vision).await?.path;
+            vision::run(&vision, output.as_deref(), python).await
+        }
         _ => Err(crate::exit::misuse("neither a source, a destination and a type are given, nor `--vision`")),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::checkpoint::{Checkpoint, Facts, Format, Tensor, TypeTotal};
 use crate::memory::{BF16_BYTES, F32_BYTES};
+use crate::named;
 use crate::printable::lossy_path;
 
 const EXAMPLES: &str = "\
@@ -30,8 +31,9 @@ const CONTEXTS: [u64; 3] = [2048, 8192, 32_768];
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf file (of a split one, the first), a .safetensors file or a model folder
-    #[arg(value_name = "FILE")]
+    /// A .gguf file (of a split one, the first), a .safetensors file, a model folder, a name that `tokenway models` shows, or
+    /// hf:ORG/NAME[:FILE], which is downloaded when it is not here
+    #[arg(value_name = "MODEL")]
     path: PathBuf,
     /// List every tensor, not only totals by type
     #[arg(long)]
@@ -84,7 +86,8 @@ struct KvCache {
 
 /// Runs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let report = Report::new(Checkpoint::open(&arguments.path)?);
+    let path = named::resolve(&arguments.path).await?.path;
+    let report = Report::new(Checkpoint::open(&path)?);
     let mut out = std::io::stdout();
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;

@@ -30,6 +30,8 @@ mod table;
 
 mod checkpoint;
 mod inspect;
+mod named;
+mod pull;
 mod registry;
 mod tokenize;
 
@@ -48,11 +50,13 @@ const EXAMPLES: &str = "\
 Examples:
   tokenway up                                   serve the demo model on http://127.0.0.1:8080
   tokenway up --model ~/models/llama --shards 2 serve a model folder of one's own
+  tokenway up --model hf:ORG/NAME               serve a model of the Hugging Face Hub
   tokenway run \"What is 12 + 30?\"               one answer
   tokenway chat                                 a conversation
   tokenway status --watch                       what runs, live
   tokenway doctor                               what is missing, and what to do about it
   tokenway models                               which models there are, and whether they fit
+  tokenway models pull ORG/NAME                 download a model of the Hugging Face Hub
   tokenway inspect llama-q4_k.gguf              what is in a model's files
   tokenway tokenize --model ~/models/llama Hi   the tokens of a text
   tokenway convert ~/models/llama llama-q4_k.gguf --type q4_k

@@ -11,22 +11,26 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::exit::misuse;
 use crate::memory::{self, human_bytes, human_count};
 use crate::printable::{escaped, shortened};
+use crate::pull;
 use crate::table::{right, table};
-use places::Places;
-use row::{Row, Source};
+pub use places::Places;
+use row::Row;
+pub use row::Source;
 use search::Search;
+pub use search::name;
 
 const EXAMPLES: &str = "\
 Examples:
   tokenway models
   tokenway models /data/checkpoints ~/Downloads
   tokenway models --json | jq -r '.models[] | select(.servable) | .path'
+  tokenway models pull ORG/NAME                 downloads a model; its own --help says more
 
 Lists the demo model, those named in ~/.config/tokenway/models.toml, and model folders and .gguf files below the folders given, else
 below ~/models and the Hugging Face cache, four levels deep. An entry of models.toml:
@@ -39,10 +43,12 @@ available now.";
 /// Characters of a reason in the table; `--json` has all of it.
 const REASON_CHARACTERS: usize = 120;
 
-/// List the models on this machine and which can be served
+/// List the models on this machine and which can be served, or download one
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where to look in place of ~/models and the Hugging Face cache
     #[arg(value_name = "FOLDER")]
     folders: Vec<PathBuf>,
@@ -50,6 +56,14 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+#[derive(Subcommand)]
+enum Command {
+    Pull(pull::Arguments),
+}
+
+/// A model of the list: how it came there, its name, and its folder or file.
+pub type Known = (Source, String, PathBuf);
 
 /// Everything that `models` shows.
 #[derive(Debug, Serialize)]
@@ -63,6 +77,9 @@ struct Report {
 
 /// Runs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Pull(arguments)) = arguments.command {
+        return pull::run(arguments).await;
+    }
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let places = Places::of_environment();
     let report = Report::new(&places, &arguments.folders, memory::available_bytes(&meminfo))?;
@@ -80,25 +97,32 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 impl Report {
     fn new(places: &Places, folders: &[PathBuf], available: Option<u64>) -> anyhow::Result<Self> {
-        let mut search = Search::default();
-        if folders.is_empty() {
-            places.usual_folders().iter().for_each(|folder| search.look_below(folder));
-        }
-        for folder in folders {
-            if let Err(error) = fs::metadata(folder) {
-                return Err(misuse(format!("`{}`: {error}", folder.display())));
-            }
-            search.look_below(folder);
-        }
-        let mut known = known::demo();
-        known.extend(known::named(places)?);
-        known.extend(search.found.into_iter().map(|(name, path)| (Source::Found, name, path)));
-        let mut seen = HashSet::new();
-        known.retain(|(_, _, path)| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
-        let row = |(source, name, path): (Source, String, PathBuf)| Row::new(source, name, path, available);
+        let (known, incomplete) = known(places, folders)?;
+        let row = |(source, name, path): Known| Row::new(source, name, path, available);
         let models = known.into_iter().map(row).collect();
-        Ok(Self { available_bytes: available, incomplete: search.incomplete, models })
+        Ok(Self { available_bytes: available, incomplete, models })
     }
+}
+
+/// The demo, the models that `models.toml` names, and those below `folders`, else below the usual places; and whether there was
+/// more than is looked at.
+pub fn known(places: &Places, folders: &[PathBuf]) -> anyhow::Result<(Vec<Known>, bool)> {
+    let mut search = Search::default();
+    if folders.is_empty() {
+        places.usual_folders().iter().for_each(|folder| search.look_below(folder));
+    }
+    for folder in folders {
+        if let Err(error) = fs::metadata(folder) {
+            return Err(misuse(format!("`{}`: {error}", folder.display())));
+        }
+        search.look_below(folder);
+    }
+    let mut known = known::demo();
+    known.extend(known::named(places)?);
+    known.extend(search.found.into_iter().map(|(name, path)| (Source::Found, name, path)));
+    let mut seen = HashSet::new();
+    known.retain(|(_, _, path)| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
+    Ok((known, search.incomplete))
 }
 
 fn render(report: &Report) -> String {

@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 
 use crate::checkpoint::damaged;
 use crate::exit::misuse;
+use crate::named;
 use crate::printable::{escaped_bytes, harmless};
 
 const EXAMPLES: &str = "\
@@ -30,8 +31,8 @@ Prints `id  piece`, a token a line; control characters and backslashes are escap
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Model folder or .gguf file
-    #[arg(long, value_name = "PATH")]
+    /// Model folder, .gguf file, a name that `tokenway models` shows, or hf:ORG/NAME[:FILE]
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// The text; without it or with `-`, standard input as it is, its last line break included
     text: Option<String>,
@@ -66,7 +67,8 @@ struct Token {
 
 /// Runs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let source = Source::open(&arguments.model)?;
+    let model = named::resolve(&arguments.model).await?.path;
+    let source = Source::open(&model)?;
     let tokenizer = source.tokenizer()?;
     let mut out = std::io::stdout();
     if let Some(ids) = &arguments.decode {

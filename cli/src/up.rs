@@ -24,6 +24,7 @@ use clap::Args;
 use crate::bus::View;
 use crate::exit::misuse;
 use crate::last::Last;
+use crate::named;
 use crate::signals::Signals;
 use broker::Broker;
 use door::Door;
@@ -37,6 +38,8 @@ Examples:
   tokenway up                                        the demo model
   tokenway up --model ~/models/llama --shards 2      a model folder of one's own
   tokenway up --model ~/models/llama-q4_k.gguf       a GGUF, computed as it is quantised
+  tokenway up --model hf:ORG/NAME:q4_k_m             one of the Hugging Face Hub, downloaded when it is not here
+  tokenway up --model my-llama                       one that `tokenway models` lists
   tokenway up pipelines/demo.toml pipelines/echo.toml two pipelines behind one gateway
   tokenway up --replicas tokenize=2 --replicas shard-forward.0=2
   tokenway up --http 127.0.0.1:0 --nats nats://10.0.0.5:4222
@@ -82,7 +85,11 @@ pub struct Arguments {
 /// Runs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let run_dir = RunDir::open(arguments.run_dir.as_deref())?;
-    let planned = plan::make(&arguments.plan, run_dir.path())?;
+    let model = match arguments.plan.model() {
+        Some(model) => Some(named::resolve(model).await?),
+        None => None,
+    };
+    let planned = plan::make(&arguments.plan, model.as_ref(), run_dir.path())?;
     let door = (!arguments.no_gateway).then(|| Door::open(&arguments)).transpose()?;
     let programs = processes::Programs::locate(&planned, door.is_some(), &arguments.log_format)?;
 

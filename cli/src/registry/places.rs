@@ -10,7 +10,10 @@ pub struct Places {
     home: Option<PathBuf>,
     /// The file that names models.
     pub models_toml: Option<PathBuf>,
-    hub: Option<PathBuf>,
+    /// The Hugging Face cache.
+    pub hub: Option<PathBuf>,
+    /// The file with the token for the Hub.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Places {
@@ -27,8 +30,11 @@ impl Places {
         let config = folder("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
         let cache = folder("XDG_CACHE_HOME").or_else(|| below_home(".cache"));
         let hugging_face = folder("HF_HOME").or_else(|| Some(cache?.join("huggingface")));
-        let hub = folder("HF_HUB_CACHE").or_else(|| Some(hugging_face?.join("hub")));
-        Self { models_toml: config.map(|config| config.join("tokenway/models.toml")), hub, home }
+        let below_hugging_face = |name: &str| hugging_face.as_ref().map(|folder| folder.join(name));
+        let hub = folder("HF_HUB_CACHE").or_else(|| below_hugging_face("hub"));
+        let token_file = folder("HF_TOKEN_PATH").or_else(|| below_hugging_face("token"));
+        let models_toml = config.map(|config| config.join("tokenway/models.toml"));
+        Self { models_toml, hub, token_file, home }
     }
 
     /// `~/models` and the Hugging Face cache.

@@ -126,7 +126,7 @@ fn is_of_a_model(config: &Path) -> bool {
 }
 
 /// `ORG/NAME` in the Hugging Face cache, with the file behind a colon; else the name of the folder or file.
-fn name(path: &Path) -> String {
+pub fn name(path: &Path) -> String {
     let own = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let own = own.strip_suffix(".gguf").unwrap_or(&own);
     let repository = path.components().rev().find_map(|component| {

@@ -12,6 +12,7 @@ use schemas::Role;
 use super::replicas::Replicas;
 use crate::exit::misuse;
 use crate::locate;
+use crate::named::{self, Model};
 
 const DEMO: &str = "pipelines/demo.toml";
 
@@ -21,8 +22,8 @@ pub struct Arguments {
     /// Pipeline files [default: pipelines/demo.toml]
     #[arg(value_name = "PIPELINE.toml")]
     files: Vec<PathBuf>,
-    /// Model folder or GGUF, or the name of a folder under models/; its name becomes the model id
-    #[arg(long, value_name = "PATH")]
+    /// Model folder, GGUF, a name that `tokenway models` shows, or hf:ORG/NAME[:FILE]; its name becomes the model id
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Cut the layers evenly into this many shards
     #[arg(long, value_name = "N")]
@@ -41,6 +42,13 @@ pub struct Arguments {
     replicas: Vec<Replicas>,
 }
 
+impl Arguments {
+    /// The model as it is named.
+    pub fn model(&self) -> Option<&Path> {
+        self.model.as_deref()
+    }
+}
+
 /// A resolved pipeline.
 #[derive(Debug)]
 pub struct Planned {
@@ -52,11 +60,11 @@ pub struct Planned {
     pub roles: Vec<(Role, u32)>,
 }
 
-/// Resolves the pipelines and writes them into `folder`.
-pub fn make(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<Planned>> {
+/// Resolves the pipelines and writes them into `folder`. `model` is the one that the arguments name.
+pub fn make(arguments: &Arguments, model: Option<&Model>, folder: &Path) -> anyhow::Result<Vec<Planned>> {
     let mut planned: Vec<Planned> = Vec::new();
-    for (index, file) in files(arguments, folder)?.iter().enumerate() {
-        let pipeline = resolve(arguments, file)?;
+    for (index, file) in files(arguments, model, folder)?.iter().enumerate() {
+        let pipeline = resolve(arguments, model, file)?;
         if planned.iter().any(|other| other.model == pipeline.model) {
             return Err(misuse(format!("two pipelines have the model id `{}`", pipeline.model)));
         }
@@ -69,16 +77,15 @@ pub fn make(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<Planned>
 }
 
 /// The files given; else one about the model folder given; else the demo's.
-fn files(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if let (Some(_), [_, _, ..]) = (&arguments.model, arguments.files.as_slice()) {
+fn files(arguments: &Arguments, model: Option<&Model>, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if let (Some(_), [_, _, ..]) = (model, arguments.files.as_slice()) {
         return Err(misuse("`--model` goes with at most one pipeline file"));
     }
     if !arguments.files.is_empty() {
-        return arguments.files.iter().map(|file| existing(file, "pipeline")).collect();
+        return arguments.files.iter().map(|file| existing(file)).collect();
     }
-    if let Some(model) = &arguments.model {
-        let path = model_at(model)?;
-        let mut table: toml::Table = [("model", model_id(&path)?), ("path", text(&path)?)]
+    if let Some(model) = model {
+        let mut table: toml::Table = [("model", model.id.clone()), ("path", text(&model.path)?)]
             .map(|(key, value)| (key.into(), value.into()))
             .into_iter()
             .collect();
@@ -94,12 +101,11 @@ fn files(arguments: &Arguments, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         .ok_or_else(|| misuse(format!("no `{DEMO}` here: name a pipeline file, or `--model PATH`")))
 }
 
-fn resolve(arguments: &Arguments, file: &Path) -> anyhow::Result<Pipeline> {
+fn resolve(arguments: &Arguments, model: Option<&Model>, file: &Path) -> anyhow::Result<Pipeline> {
     let mut overrides = Overrides::default();
-    if let Some(model) = &arguments.model {
-        let path = model_at(model)?;
-        overrides.model = Some(model_id(&path)?);
-        overrides.path = Some(path);
+    if let Some(model) = model {
+        overrides.model = Some(model.id.clone());
+        overrides.path = Some(model.path.clone());
     }
     if let Some(shards) = arguments.shards {
         overrides.set("shard-forward", "shards", shards);
@@ -160,21 +166,15 @@ fn counted((role, count): (Role, u32), replicas: &[Replicas]) -> (Role, u32) {
 fn model_at(model: &Path) -> anyhow::Result<PathBuf> {
     let named = || locate::in_repository(&Path::new("models").join(model));
     let found = if model.exists() { Some(model.to_owned()) } else { named().filter(|path| path.is_dir()) };
-    let found = existing(found.as_deref().unwrap_or(model), "model")?;
+    let found = named::absolute(found.as_deref().unwrap_or(model))?;
     if found.is_dir() && !found.join("config.json").is_file() {
         return Err(misuse(format!("model folder `{}` has no config.json", found.display())));
     }
     Ok(found)
 }
 
-fn existing(path: &Path, what: &str) -> anyhow::Result<PathBuf> {
-    path.canonicalize().map_err(|error| misuse(format!("{what} `{}`: {error}", path.display())))
-}
-
-/// A model folder's name, or a GGUF's without its extension.
-fn model_id(path: &Path) -> anyhow::Result<String> {
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    text(Path::new(name.unwrap_or(path.as_os_str())))
+fn existing(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().map_err(|error| misuse(format!("pipeline `{}`: {error}", path.display())))
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {

@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::registry::Places;
 
 #[derive(Parser)]
 struct Line {
@@ -25,7 +26,9 @@ fn folder() -> tempfile::TempDir {
 
 fn plan(folder: &Path, arguments: &[&str]) -> anyhow::Result<Vec<Planned>> {
     let line = Line::try_parse_from(std::iter::once("up").chain(arguments.iter().copied()))?;
-    make(&line.plan, folder)
+    let places = Places::new(|_| None);
+    let model = line.plan.model().map(|model| named::local(model, &places)).transpose()?;
+    make(&line.plan, model.as_ref(), folder)
 }
 
 #[test]
