@@ -6,6 +6,7 @@
 
 pub mod matrix;
 pub mod quant;
+pub mod ternary;
 
 pub mod attention;
 pub mod exp;

@@ -68,6 +68,8 @@ pub enum Gate {
     Silu,
     /// GELU by the tangent. Source: arXiv:1606.08415, sec. 2.
     GeluTanh,
+    /// The square of what is above zero. Source: arXiv:2109.08668, sec. 3.
+    Relu2,
 }
 
 /// The gate, gone through its function, times up. `gate_up`: `[rows, 2 * width]`, gate first → `[rows, width]`.
@@ -76,24 +78,37 @@ pub fn gated(gate_up: &[f32], width: usize, function: Gate, out: &mut [f32], thr
     each_row(out, width, threads, |row, out| {
         let (gate, up) = gate_up[2 * row * width..][..2 * width].split_at(width);
         match function {
-            Gate::Silu => cpu::run(Gated { gate, up, sigmoid_of: |x| x, out }),
-            Gate::GeluTanh => cpu::run(Gated { gate, up, sigmoid_of: gelu_argument, out }),
+            Gate::Silu => cpu::run(Gated { gate, up, function: silu, out }),
+            Gate::GeluTanh => cpu::run(Gated { gate, up, function: gelu_tanh, out }),
+            Gate::Relu2 => cpu::run(Gated { gate, up, function: relu2, out }),
         }
     });
 }
 
-/// Half of 1 + tanh(y) is the sigmoid of 2 y.
 #[inline(always)]
-fn gelu_argument(x: f32) -> f32 {
-    const TWICE_ROOT_OF_2_OVER_PI: f32 = 1.595_769_2;
-    TWICE_ROOT_OF_2_OVER_PI * (0.044_715 * x * x * x + x)
+fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
 }
 
-/// `gate * sigmoid(f(gate)) * up`.
+/// Half of 1 + tanh(y) is the sigmoid of 2 y.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    const TWICE_ROOT_OF_2_OVER_PI: f32 = 1.595_769_2;
+    x / (1.0 + exp(-(TWICE_ROOT_OF_2_OVER_PI * (0.044_715 * x * x * x + x))))
+}
+
+/// A NaN stays one.
+#[inline(always)]
+fn relu2(x: f32) -> f32 {
+    let above = if x < 0.0 { 0.0 } else { x };
+    above * above
+}
+
+/// `function(gate) * up`.
 struct Gated<'a, F> {
     gate: &'a [f32],
     up: &'a [f32],
-    sigmoid_of: F,
+    function: F,
     out: &'a mut [f32],
 }
 
@@ -103,7 +118,7 @@ impl<F: Fn(f32) -> f32> Kernel for Gated<'_, F> {
     #[inline(always)]
     fn run(self) {
         for ((out, gate), up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
-            *out = gate / (1.0 + exp(-(self.sigmoid_of)(*gate))) * up;
+            *out = (self.function)(*gate) * up;
         }
     }
 }
@@ -246,7 +261,10 @@ mod tests {
         let gate_up = numbers(4 * 20);
         let gelu = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865 * (x + 0.044_715 * x.powi(3))).tanh());
         let silu = |x: f64| x / (1.0 + (-x).exp());
-        for (gate, function) in [(Gate::Silu, &silu as &dyn Fn(f64) -> f64), (Gate::GeluTanh, &gelu)] {
+        let relu2 = |x: f64| x.max(0.0).powi(2);
+        let gates =
+            [(Gate::Silu, &silu as &dyn Fn(f64) -> f64), (Gate::GeluTanh, &gelu), (Gate::Relu2, &relu2)];
+        for (gate, function) in gates {
             let mut out = vec![0.0; 2 * 20];
             gated(&gate_up, 20, gate, &mut out, &Threads::new(1));
             for (row, out) in gate_up.chunks(40).zip(out.chunks(20)) {
