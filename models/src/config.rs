@@ -6,6 +6,7 @@ use crate::WeightDtype;
 use crate::architecture::{self, Architecture, Defaults};
 use crate::config_fields::{ConfigError, ConfigFields};
 use crate::rope::{Rope, RopeScaling, read_rope};
+use crate::ternary::TernaryConfig;
 
 /// Limits far above any model that exists; below them no product of two sizes overflows.
 pub(crate) const HIDDEN_MAX: usize = 1 << 20;
@@ -72,6 +73,8 @@ pub enum Activation {
     Silu,
     /// GELU by the tangent: `gelu_pytorch_tanh`. Source: arXiv:1606.08415.
     GeluTanh,
+    /// The square of what is above zero: `relu2`. Source: arXiv:2109.08668.
+    Relu2,
 }
 
 /// A rotary embedding.
@@ -130,6 +133,8 @@ pub struct DecoderConfig {
     pub qk_norm: bool,
     /// Whether what attention and MLP give is normed before it is added.
     pub sandwich_norms: bool,
+    /// Whether what attention and gates give is normed before `o_proj` and `down_proj`.
+    pub sub_norms: bool,
     /// Whether norms scale by one more than their weights.
     pub norm_offset: bool,
     /// What gates go through.
@@ -146,6 +151,8 @@ pub struct DecoderConfig {
     pub fused: bool,
     /// Whether `gate_proj`, `up_proj` and `down_proj` have a bias.
     pub mlp_bias: bool,
+    /// Linear layers of ternary weights; none where they are plain.
+    pub ternary: Option<TernaryConfig>,
     /// Token that starts a sequence.
     pub bos_token_id: Option<u32>,
     /// Tokens that end an answer, unless `generation_config.json` names others.
@@ -238,6 +245,7 @@ impl DecoderConfig {
             o_bias: false,
             qk_norm: false,
             sandwich_norms: false,
+            sub_norms: false,
             norm_offset: false,
             activation: architecture.activation,
             embedding_scale: None,
@@ -246,18 +254,22 @@ impl DecoderConfig {
             logit_softcap: None,
             fused: false,
             mlp_bias: false,
+            ternary: None,
             bos_token_id: fields.token_id("bos_token_id")?,
             eos_token_ids: fields.token_ids("eos_token_id")?,
             dtype: read_dtype(fields)?,
         };
         (architecture.adapt)(fields, &mut config)?;
+        if config.ternary.is_none() {
+            fields.only("quantization_config", &[])?;
+        }
         Ok(config)
     }
 }
 
 fn refuse_unsupported(fields: &ConfigFields) -> Result<(), ConfigError> {
     fields.only("is_encoder_decoder", &[json!(false)])?;
-    for field in ["attention_chunk_size", "quantization_config", "compression_config"] {
+    for field in ["attention_chunk_size", "compression_config"] {
         fields.only(field, &[])?;
     }
     Ok(())

@@ -9,6 +9,7 @@ mod config;
 mod config_fields;
 mod generation;
 mod rope;
+mod ternary;
 
 mod image_rules;
 mod patches;
@@ -42,6 +43,7 @@ pub use patches::PatchRules;
 pub use rope::RopeScaling;
 pub use safetensors_file::{SafetensorsFile, StoredTensor};
 pub use template::{ChatTemplate, TemplateError, TemplateInput};
+pub use ternary::{TernaryConfig, TernaryLinears};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use vision::{ENCODER_FILE, ImagePlan, VisionConfig};
 pub use weights::{SharedWeight, WeightDtype, Weights, WeightsError};

@@ -72,7 +72,7 @@ pub enum WeightsError {
         file: String,
     },
     /// The weight has a dtype that tokenway does not compute with.
-    #[error("weight `{name}` in `{file}` is `{dtype}`, expected F32, F16 or BF16")]
+    #[error("weight `{name}` in `{file}` is `{dtype}`, expected F32, F16, BF16 or U8")]
     Dtype {
         /// Name of the weight.
         name: String,
@@ -95,6 +95,8 @@ pub enum WeightDtype {
     F16,
     /// The upper half of an F32.
     Bf16,
+    /// Bytes into which weights are packed.
+    U8,
     /// Blocks of a GGUF. Never F32, F16 or BF16.
     Quantised(TensorType),
 }
@@ -315,6 +317,7 @@ impl WeightFile {
             Dtype::F32 => WeightDtype::F32,
             Dtype::F16 => WeightDtype::F16,
             Dtype::BF16 => WeightDtype::Bf16,
+            Dtype::U8 => WeightDtype::U8,
             other => return Err(WeightsError::Dtype { name, file, dtype: other.to_string() }),
         };
         let (start, end) = info.data_offsets;

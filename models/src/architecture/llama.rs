@@ -4,6 +4,7 @@ use super::{Architecture, Defaults, read_layer_types};
 use crate::config::{Activation, DecoderConfig};
 use crate::config_fields::{ConfigError, ConfigFields};
 use crate::rope::Rotary;
+use crate::ternary::TernaryConfig;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "llama",
@@ -33,5 +34,6 @@ fn adapt(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Config
     let attention_bias = fields.bool("attention_bias")?.unwrap_or(false);
     (config.qkv_bias, config.o_bias) = (attention_bias, attention_bias);
     config.mlp_bias = fields.bool("mlp_bias")?.unwrap_or(false);
+    config.ternary = TernaryConfig::read(fields)?;
     Ok(())
 }

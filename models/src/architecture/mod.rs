@@ -1,5 +1,6 @@
 //! The decoder architectures that are computed, a file each: what a `config.json` leaves unsaid, and which features it asks for.
 
+mod bitnet;
 mod gemma2;
 mod gemma3;
 mod llama;
@@ -18,7 +19,8 @@ use crate::config::{Activation, DecoderConfig, ExpertNames, ExpertsConfig, HIDDE
 use crate::config_fields::{ConfigError, ConfigFields};
 use crate::rope::Rotary;
 
-const ALL: [&Architecture; 11] = [
+const ALL: [&Architecture; 12] = [
+    &bitnet::ARCHITECTURE,
     &gemma2::ARCHITECTURE,
     &gemma3::ARCHITECTURE,
     &llama::ARCHITECTURE,
@@ -65,6 +67,7 @@ impl Architecture {
     pub(crate) fn refuse_other_activations(&self, fields: &ConfigFields) -> Result<(), ConfigError> {
         match self.activation {
             Activation::Silu => fields.only("hidden_act", &[json!("silu")]),
+            Activation::Relu2 => fields.only("hidden_act", &[json!("relu2")]),
             // transformers does not read `hidden_act` there, which old checkpoints have as `gelu`.
             Activation::GeluTanh => fields.only("hidden_activation", &[json!("gelu_pytorch_tanh")]),
         }

@@ -1,6 +1,9 @@
 //! `config.json`: what is read, and what is refused by name.
 
-use models::{Activation, ConfigError, DecoderConfig, RopeConfig, RopeScaling, WeightDtype};
+use models::{
+    Activation, ConfigError, DecoderConfig, RopeConfig, RopeScaling, TernaryConfig, TernaryLinears,
+    WeightDtype,
+};
 use serde_json::{Value, json};
 
 fn plain() -> Value {
@@ -67,6 +70,10 @@ fn each_unsupported_feature_is_refused_by_field() {
         (json!({"sliding_window": 4096}), "sliding_window"),
         (json!({"attention_chunk_size": 128}), "attention_chunk_size"),
         (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization_config"),
+        (json!({"quantization_config": {}}), "quantization_config"),
+        (bitnet(json!({"linear_class": "linear"})), "quantization_config.linear_class"),
+        (bitnet(json!({"quantization_mode": "later"})), "quantization_config.quantization_mode"),
+        (bitnet(json!({"modules_to_not_convert": []})), "quantization_config.modules_to_not_convert"),
         (json!({"compression_config": {}}), "compression_config"),
         (json!({"layer_types": ["full_attention", "sliding_attention"]}), "layer_types"),
         (json!({"torch_dtype": "float8_e4m3fn"}), "torch_dtype"),
@@ -187,6 +194,12 @@ fn of(model_type: &str, class: &str, changes: Value) -> Result<DecoderConfig, Co
     let mut all = json!({"model_type": model_type, "architectures": [class]});
     all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     with(all)
+}
+
+/// The field of ternary linear layers.
+fn bitnet(mut changes: Value) -> Value {
+    changes["quant_method"] = json!("bitnet");
+    json!({"quantization_config": changes})
 }
 
 /// As read from a file in which null stands for itself.
@@ -362,4 +375,34 @@ fn positions_of_three_axes_are_read_in_every_form_and_refused_by_field() {
         let error = qwen(changes.clone()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("`{field}` ")), "{changes}: {error}");
     }
+}
+
+#[test]
+fn ternary_linear_layers_are_what_the_config_says() {
+    let of_bitnet = |changes| of("bitnet", "BitNetForCausalLM", changes);
+    let plain = of_bitnet(json!({"num_key_value_heads": 2})).unwrap();
+    assert!(plain.sub_norms && plain.activation == Activation::Relu2 && plain.ternary.is_none());
+    let read = |changes| of("llama", "LlamaForCausalLM", bitnet(changes)).unwrap();
+    for (changes, linears) in [
+        (json!({}), TernaryLinears::Divided),
+        (json!({"linear_class": "bitlinear", "quantization_mode": "online"}), TernaryLinears::Divided),
+        (json!({"linear_class": "autobitlinear"}), TernaryLinears::Multiplied),
+        (json!({"linear_class": "autobitlinear", "quantization_mode": "online"}), TernaryLinears::Trained),
+    ] {
+        assert_eq!(read(changes).ternary, Some(TernaryConfig { linears, norm_eps: None }));
+    }
+    let normed = read(json!({"use_rms_norm": true, "modules_to_not_convert": ["lm_head"]}));
+    assert_eq!(normed.ternary.unwrap().norm_eps, Some(1e-6));
+
+    let refused = |error: ConfigError, expected: &str| {
+        let is_field = matches!(
+            &error,
+            ConfigError::Unsupported { field, .. } | ConfigError::Invalid { field, .. } if field == expected
+        );
+        assert!(is_field, "{expected}: {error}");
+    };
+    let mistral = of("mistral", "MistralForCausalLM", bitnet(json!({})));
+    refused(mistral.unwrap_err(), "quantization_config");
+    refused(of_bitnet(json!({"num_key_value_heads": 2, "hidden_act": "silu"})).unwrap_err(), "hidden_act");
+    refused(of_bitnet(json!({"num_key_value_heads": 2, "head_dim": 32})).unwrap_err(), "head_dim");
 }

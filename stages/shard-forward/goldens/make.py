@@ -9,6 +9,10 @@ Each folder holds a checkpoint (`config.json`, `model.safetensors`, f32) and `ex
     bf16_logits.i [n_stored, vocab_size]    f32   the same by transformers in bf16, which says how much that changes; of some, none
     greedy.i      [24]                      i64   what follows it greedily; an end-of-sequence id does not end it
 
+A checkpoint with a `quantization_config` has what `ternary.py` makes of the weights. Activations are rounded to integers there, and
+one that lies between two may be rounded to the other after another order of additions, which changes logits by up to 0.1. So a prompt
+is drawn again, too, when in f32 one of it or of its greedy answer is closer than `EDGE_MIN` to where that happens.
+
 The metadata of `expected.safetensors` says where it came from. A prompt is drawn again when one of its greedy choices
 is closer than `MARGIN_MIN`, so that another order of additions does not change `greedy`, and when bf16 is off by more than
 `BF16_OFF_MAX` of a row's largest logit: a row went through other experts.
@@ -20,9 +24,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ternary
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
@@ -34,6 +39,8 @@ LONG_PROMPT_TOKENS = 64
 LONG_PROMPT_LOGITS = 8
 MARGIN_MIN = 0.03
 BF16_OFF_MAX = 0.2
+# In steps between integers: 127 such steps are a row's largest activation.
+EDGE_MIN = 2e-5
 INITIALIZER_RANGE = 0.2
 
 COMMON = {
@@ -79,6 +86,7 @@ GEMMA3 = {**GEMMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3
 MIXTRAL = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
 QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}
 PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 0}
+BITNET = {"architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2"}
 
 
 @dataclass(frozen=True)
@@ -424,10 +432,97 @@ GOLDENS = (
             "tie_word_embeddings": True,
         },
     ),
+    # As microsoft/bitnet-b1.58-2B-4T.
+    Golden(
+        "bitnet",
+        seed=24,
+        config={
+            **BITNET,
+            **SMALL,
+            "rope_theta": 500000.0,
+            "tie_word_embeddings": True,
+            "quantization_config": {
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": "offline",
+            },
+        },
+    ),
+    # So few activations that a prompt of 600 tokens is found of which none comes close to another integer.
+    Golden(
+        "bitnet-long",
+        seed=30,
+        config={
+            **BITNET,
+            **SMALL,
+            "hidden_size": 32,
+            "intermediate_size": 24,
+            "num_hidden_layers": 2,
+            "quantization_config": {
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": "offline",
+            },
+        },
+        prompt_lengths=(600,),
+    ),
+    # As microsoft/bitnet-b1.58-2B-4T-bf16.
+    Golden(
+        "bitnet-online",
+        seed=25,
+        config={
+            **BITNET,
+            **SMALL,
+            "intermediate_size": 52,
+            "num_key_value_heads": 1,
+            "quantization_config": {
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": "online",
+            },
+        },
+    ),
+    Golden(
+        "bitnet-biases",
+        seed=26,
+        config={
+            **BITNET,
+            **SMALL,
+            "num_key_value_heads": 4,
+            "attention_bias": True,
+            "quantization_config": {
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": "offline",
+                "use_rms_norm": True,
+                "rms_norm_eps": 1e-5,
+            },
+        },
+    ),
+    Golden(
+        "bitnet-bitlinear",
+        seed=27,
+        config={
+            **BITNET,
+            **SMALL,
+            "attention_bias": True,
+            "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["lm_head"]},
+        },
+    ),
+    Golden("bitnet-plain", seed=28, config={**BITNET, **SMALL, "attention_bias": True}),
+    # As HF1BitLLM/Llama3-8B-1.58-100B-tokens.
+    Golden(
+        "llama-bitlinear",
+        seed=29,
+        config={**SMALL, "quantization_config": {"quant_method": "bitnet", "use_rms_norm": True}},
+    ),
 )
 
 
 def load(folder: Path, dtype: torch.dtype):
+    config = AutoConfig.from_pretrained(folder)
+    if hasattr(config, "quantization_config"):
+        return ternary.load(config, load_file(folder / "model.safetensors"), dtype)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
 
@@ -435,7 +530,11 @@ def write_checkpoint(golden: Golden, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**COMMON, **golden.config}, indent=2) + "\n")
     torch.manual_seed(golden.seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    config = AutoConfig.from_pretrained(folder)
+    is_ternary = hasattr(config, "quantization_config")
+    if is_ternary:
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 1:  # norms start as ones and biases as zeros, which would hide a missing one
@@ -445,6 +544,8 @@ def write_checkpoint(golden: Golden, folder: Path) -> None:
     weights = {name: weight.contiguous() for name, weight in weights.items()}
     if golden.config["tie_word_embeddings"]:
         del weights["lm_head.weight"]
+    if is_ternary:
+        weights = ternary.stored(golden.config, weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -468,7 +569,12 @@ def expected(golden: Golden, model, coarse) -> dict[str, Tensor]:
         margin, off = 0.0, torch.ones(1)
         while margin < MARGIN_MIN or off.max() > BF16_OFF_MAX:
             input_ids = torch.randint(3, COMMON["vocab_size"], (n_tokens,), generator=generator)
+            if ternary.closest_edge(model, input_ids) < EDGE_MIN:
+                continue
             greedy_ids, margin = greedy(model, input_ids)
+            if ternary.closest_edge(model, torch.cat((input_ids, greedy_ids))) < EDGE_MIN:
+                margin = 0.0
+                continue
             logits, coarse_logits = (
                 computed(input_ids[None], use_cache=False).logits[0, -n_stored:].float().contiguous()
                 for computed in (model, coarse)

@@ -16,6 +16,7 @@ pub(super) fn check(source: &Source<'_>) -> Result<(), ConvertError> {
     refuse_if(config.o_bias && !target.all_biases, "attention_bias")?;
     let dense = config.layers.iter().any(|layer| !layer.experts);
     refuse_if(config.mlp_bias && !(target.all_biases && dense), "mlp_bias")?;
+    refuse_if(config.ternary.is_some(), "quantization_config")?;
     check_rope(source)?;
     check_layers(source)?;
     if let Some(experts) = &config.experts {

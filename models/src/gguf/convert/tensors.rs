@@ -143,6 +143,8 @@ impl Reader<'_> {
             WeightDtype::F16 => TensorType::F16,
             WeightDtype::Bf16 => TensorType::BF16,
             WeightDtype::Quantised(found) => found,
+            // Refused before, with the config that says how they are packed.
+            WeightDtype::U8 => return Err(self.source.inexpressible("quantization_config")),
         };
         Ok(SharedTensor { tensor_type, shape: weight.shape, map: weight.map, range: weight.range })
     }

@@ -336,7 +336,9 @@ fn a_key_of_a_wrong_value_is_named() {
     assert_eq!(Model::new("qwen2").key("expert_count", Value::U32(4)).refused(), "qwen2.expert_count");
     let window = Model::new("qwen2").key("attention.sliding_window", Value::U32(4));
     assert_eq!(window.refused(), "qwen2.attention.sliding_window");
-    assert_eq!(Model::new("gpt2").refused(), "general.architecture");
+    for architecture in ["gpt2", "bitnet", "bitnet-25"] {
+        assert_eq!(Model::new(architecture).refused(), "general.architecture");
+    }
     assert_eq!(Model::new("llama").key("general.type", text("adapter")).refused(), "general.type");
     let old = Model::new("llama").key("general.quantization_version", Value::U32(1));
     assert_eq!(old.refused(), "general.quantization_version");

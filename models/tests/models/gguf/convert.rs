@@ -169,13 +169,14 @@ fn divisors_of_frequencies_are_those_of_llama_cpps_converter() {
 #[test]
 fn what_llama_cpp_does_not_compute_is_refused_by_its_field() {
     let refused = refused().into_iter().map(|(name, field, _)| (name, field, json!({})));
-    let experts = [
+    let others = [
+        ("llama-bitlinear", "quantization_config", json!({})),
         ("qwen3-moe-some", "mlp_only_layers", json!({"attention_bias": false})),
         ("qwen3-moe", "norm_topk_prob", json!({"norm_topk_prob": false})),
         ("mixtral-windows", "sliding_window", json!({})),
         ("smollm3", "no_rope_layers", json!({"no_rope_layers": [1, 1, 1, 1]})),
     ];
-    for (name, expected, fields) in refused.chain(experts) {
+    for (name, expected, fields) in refused.chain(others) {
         let folder = checkpoint(name, &fields);
         let error = plan(folder.path()).unwrap_err();
         let is_field = matches!(error, ConvertError::Inexpressible { field, .. } if field == expected);

@@ -134,7 +134,7 @@ impl Decoder {
             _ => Box::new(Libtorch { kind, device }),
         };
         let ops = wrap(ops);
-        let loader = Loader::new(weights, (kind, device), &*ops, threads);
+        let loader = Loader::new(weights, (kind, device), &*ops, threads, config.ternary);
         let embed_tokens = (shard == 0).then(|| Embedding::load(&loader, &sizes, kind)).transpose()?;
         let head = (shard + 1 == plan.shards())
             .then(|| Head::load(&loader, &sizes, config.tie_word_embeddings, embed_tokens.as_ref()))

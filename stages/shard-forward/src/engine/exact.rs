@@ -118,6 +118,7 @@ impl<E: Element + Stored> Ops for Exact<E> {
         let gate = match activation {
             Activation::Silu => Gate::Silu,
             Activation::GeluTanh => Gate::GeluTanh,
+            Activation::Relu2 => Gate::Relu2,
         };
         fill(&[rows, width], |out| gated(elements(gate_up), width as usize, gate, out, &self.threads))
     }

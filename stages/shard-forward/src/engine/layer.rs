@@ -23,12 +23,13 @@ pub(super) struct Sizes {
     pub(super) intermediate: i64,
     pub(super) experts: Option<ExpertsConfig>,
     pub(super) vocabulary: u32,
-    eps: f64,
+    pub(super) eps: f64,
     qkv_bias: bool,
     o_bias: bool,
     pub(super) mlp_bias: bool,
     qk_norm: bool,
     sandwich_norms: bool,
+    pub(super) sub_norms: bool,
     norm_offset: bool,
     interleaved_heads: bool,
     pub(super) activation: Activation,
@@ -46,6 +47,8 @@ pub(super) struct Layer {
     qkv_proj: Box<dyn Linear>,
     /// Where each head of queries and keys is normed, `[head_dim]` each.
     qk_norm: Option<[Weight; 2]>,
+    /// Where what attention gives is normed before it is projected: `[n_heads * head_dim]`.
+    attn_sub_norm: Option<Weight>,
     o_proj: Box<dyn Linear>,
     /// Where what attention gives is normed before it is added.
     after_attention: Option<Weight>,
@@ -110,6 +113,7 @@ impl Layer {
             true => Some([norm("self_attn.q_norm", head_dim)?, norm("self_attn.k_norm", head_dim)?]),
             false => None,
         };
+        let attn_sub_norm = sizes.sub_norms.then(|| norm("self_attn.attn_sub_norm", n_q)).transpose()?;
         let window = windows.iter().position(|window| *window == config.window).unwrap_or_else(|| {
             windows.push(config.window);
             windows.len() - 1
@@ -132,6 +136,7 @@ impl Layer {
                 sizes.qkv_bias,
             )?,
             qk_norm,
+            attn_sub_norm,
             o_proj: loader.linear(&o_proj, [hidden, n_q], sizes.o_bias)?,
             after_attention: after_attention.map(|name| norm(name, hidden)).transpose()?,
             before_mlp: norm(before_mlp, hidden)?,
@@ -147,7 +152,10 @@ impl Layer {
         let Pass { sizes, ops, .. } = pass;
         let add = |x: Tensor, y: &Tensor, norm: &Weight| ops.add(x, &ops.rms_norm(y, norm, sizes.eps));
         let normed = ops.rms_norm(&x, &self.before_attention, sizes.eps);
-        let attended = self.attend(pass, layer, &normed);
+        let mut attended = self.attend(pass, layer, &normed);
+        if let Some(norm) = &self.attn_sub_norm {
+            attended = ops.rms_norm(&attended.contiguous(), norm, sizes.eps);
+        }
         let x = match &self.after_attention {
             Some(norm) => add(x, &self.o_proj.forward(&attended), norm),
             None => self.o_proj.add_to(x, &attended),
@@ -244,6 +252,7 @@ impl Sizes {
             mlp_bias: config.mlp_bias,
             qk_norm: config.qk_norm,
             sandwich_norms: config.sandwich_norms,
+            sub_norms: config.sub_norms,
             norm_offset: config.norm_offset,
             interleaved_heads: config.interleaved_heads,
             activation: config.activation,
@@ -279,7 +288,7 @@ impl Sizes {
     }
 
     /// What a norm scales by: `[width]`, in f32 where it is not what the checkpoint has.
-    fn norm(&self, loader: &Loader<'_>, name: &str, width: i64) -> anyhow::Result<Weight> {
+    pub(super) fn norm(&self, loader: &Loader<'_>, name: &str, width: i64) -> anyhow::Result<Weight> {
         let weight = loader.get(name, &[width])?;
         Ok(match self.norm_offset {
             true => Shared::Owned(weight.tensor().to_kind(Kind::Float) + 1.0),

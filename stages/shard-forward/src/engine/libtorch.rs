@@ -62,6 +62,7 @@ impl Ops for Libtorch {
         let gate = match activation {
             Activation::Silu => halves[0].silu(),
             Activation::GeluTanh => halves[0].gelu("tanh"),
+            Activation::Relu2 => halves[0].relu().square(),
         };
         gate * &halves[1]
     }

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::layer::Sizes;
 use super::memory::elements;
 use super::ops::{Linear, Ops};
-use super::weights::Loader;
+use super::weights::{Loader, Weight};
 
 /// One MLP, or several.
 #[derive(Debug)]
@@ -17,11 +17,13 @@ pub(super) enum Mlp {
     Sparse(Experts),
 }
 
-/// `down(activation(gate(x)) * up(x))`.
+/// `down(norm(activation(gate(x)) * up(x)))`, mostly without the norm.
 #[derive(Debug)]
 pub(super) struct Gated {
     /// Gate and up side by side: `[2 * intermediate_size, hidden_size]`.
     gate_up_proj: Box<dyn Linear>,
+    /// `[intermediate_size]`, and what is added to the mean square.
+    ffn_sub_norm: Option<(Weight, f64)>,
     down_proj: Box<dyn Linear>,
 }
 
@@ -94,15 +96,27 @@ impl Gated {
         let Sizes { hidden, intermediate, mlp_bias, .. } = *sizes;
         let name = |name: &str| format!("model.layers.{i}.mlp.{name}");
         let (gate_proj, up_proj) = (name("gate_proj"), name("up_proj"));
+        let ffn_sub_norm = match sizes.sub_norms {
+            true => {
+                let weight = sizes.norm(loader, &format!("{}.weight", name("ffn_sub_norm")), intermediate)?;
+                Some((weight, sizes.eps))
+            }
+            false => None,
+        };
         let gate_up = [(&*gate_proj, intermediate), (&*up_proj, intermediate)];
         Ok(Self {
             gate_up_proj: sizes.joined(loader, &name("gate_up_proj"), &gate_up, mlp_bias)?,
+            ffn_sub_norm,
             down_proj: loader.linear(&name("down_proj"), [hidden, intermediate], mlp_bias)?,
         })
     }
 
     fn gated(&self, ops: &dyn Ops, activation: Activation, x: &Tensor) -> Tensor {
-        ops.gated(&self.gate_up_proj.forward(x), activation)
+        let gated = ops.gated(&self.gate_up_proj.forward(x), activation);
+        match &self.ffn_sub_norm {
+            Some((weight, eps)) => ops.rms_norm(&gated, weight, *eps),
+            None => gated,
+        }
     }
 
     fn forward(&self, ops: &dyn Ops, activation: Activation, x: &Tensor) -> Tensor {
@@ -119,6 +133,7 @@ impl Experts {
             let (gate, up) = (name(names.gate), name(names.up));
             Ok(Gated {
                 gate_up_proj: loader.fused(&[(&gate, intermediate), (&up, intermediate)], hidden, false)?,
+                ffn_sub_norm: None,
                 down_proj: loader.linear(&name(names.down), [hidden, intermediate], false)?,
             })
         };

@@ -28,6 +28,7 @@ mod libtorch;
 mod exact;
 
 mod quantised;
+mod ternary;
 
 mod memory;
 mod message;

@@ -34,7 +34,8 @@ impl QuantisedLinear {
         kind: Kind,
         threads: Arc<Threads>,
     ) -> Self {
-        let bias = bias.map(|bias| bias.tensor().to_kind(Kind::Float));
+        // A copy, since a mapped tensor that is f32 already would outlive its file.
+        let bias = bias.map(|bias| bias.tensor().to_kind(Kind::Float).copy());
         Self { matrix, bias, kind, threads }
     }
 
@@ -97,7 +98,7 @@ impl Linear for SideBySide {
 }
 
 /// Rounded once to the kind of `to`.
-fn added(to: Tensor, y: &Tensor) -> Tensor {
+pub(super) fn added(to: Tensor, y: &Tensor) -> Tensor {
     let kind = to.kind();
     (to.to_kind(y.kind()) + y).to_kind(kind)
 }

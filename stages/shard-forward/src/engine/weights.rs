@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use kernels::quant::{Format, QuantMatrix};
 use kernels::threads::Threads;
-use models::{SharedWeight, WeightDtype, Weights};
+use models::{SharedWeight, TernaryConfig, WeightDtype, Weights};
 use tch::{Device, Kind, Tensor};
 
 use super::memory::{Shared, drop_mapped_pages, fill};
 use super::ops::{Linear, Ops};
 use super::quantised::{QuantisedLinear, SideBySide};
+use super::ternary;
 
 /// Reads named tensors of a language model for one device and dtype.
 #[derive(Debug)]
@@ -24,7 +25,12 @@ pub(super) struct Loader<'a> {
     threads: (usize, OnceCell<Arc<Threads>>),
     /// What stands before the names of the decoder and of `lm_head` in this checkpoint.
     prefixes: (&'static str, &'static str),
+    /// What the linear layers of the decoder's layers are.
+    ternary: Option<TernaryConfig>,
 }
+
+/// What the names of weights within layers begin with.
+const LAYERS: &str = "model.layers.";
 
 /// A matrix or vector of a model: in the mapped file, or converted.
 pub(super) type Weight = Shared<MappedBytes>;
@@ -42,6 +48,13 @@ pub(super) enum Matrix {
 #[derive(Debug)]
 pub(super) struct MappedBytes(SharedWeight);
 
+impl MappedBytes {
+    /// All bytes of `weight`.
+    pub(super) fn new(weight: SharedWeight) -> Self {
+        Self(weight)
+    }
+}
+
 impl AsRef<[u8]> for MappedBytes {
     fn as_ref(&self) -> &[u8] {
         self.0.bytes()
@@ -55,9 +68,26 @@ impl<'a> Loader<'a> {
         (kind, device): (Kind, Device),
         ops: &'a dyn Ops,
         threads: usize,
+        ternary: Option<TernaryConfig>,
     ) -> Self {
         let prefixes = weights.decoder_prefixes();
-        Self { weights, kind, device, ops, threads: (threads, OnceCell::new()), prefixes }
+        Self { weights, kind, device, ops, threads: (threads, OnceCell::new()), prefixes, ternary }
+    }
+
+    /// In which dtype weights are.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where weights are.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Who computes with quantised matrices.
+    pub(super) fn threads(&self) -> Arc<Threads> {
+        let (count, threads) = &self.threads;
+        Arc::clone(threads.get_or_init(|| Arc::new(Threads::new(*count))))
     }
 
     /// Who computes with the weights.
@@ -75,6 +105,7 @@ impl<'a> Loader<'a> {
             WeightDtype::Quantised(found) => {
                 bail!("weight `{name}` is `{}`, which only matrices may be", found.name())
             }
+            WeightDtype::U8 => bail!("weight `{name}` is `U8`, which the config does not say how to read"),
         };
         let weight = Shared::new(MappedBytes(shared), shape, kind);
         if kind == self.kind && self.device == Device::Cpu {
@@ -105,7 +136,8 @@ impl<'a> Loader<'a> {
         Ok(Matrix::Plain(Shared::Owned(whole.to_kind(self.kind).to_device(self.device))))
     }
 
-    fn find(&self, name: &str, shape: &[i64]) -> anyhow::Result<SharedWeight> {
+    /// The weight that a plain text checkpoint calls `name`, which must have this shape.
+    pub(super) fn find(&self, name: &str, shape: &[i64]) -> anyhow::Result<SharedWeight> {
         let (decoder, head) = self.prefixes;
         let name = &match name.strip_prefix("model.") {
             Some(rest) => format!("{decoder}{rest}"),
@@ -131,6 +163,12 @@ impl<'a> Loader<'a> {
         bias: bool,
     ) -> anyhow::Result<Box<dyn Linear>> {
         let name = joined_name(parts.iter().map(|(name, _)| *name));
+        if let Some(config) = self.ternary.filter(|_| parts[0].0.starts_with(LAYERS)) {
+            let parts =
+                parts.iter().map(|(name, n_out)| ternary::load(self, &config, name, [*n_out, n_in], bias));
+            let linear = SideBySide::of(parts.collect::<anyhow::Result<_>>()?);
+            return Ok(self.ops.named(&name, linear));
+        }
         let weights =
             parts.iter().map(|(name, n_out)| self.matrix(&format!("{name}.weight"), [*n_out, n_in]));
         let biases = parts.iter().filter(|_| bias);
@@ -155,9 +193,7 @@ impl<'a> Loader<'a> {
         match matrix {
             Matrix::Plain(weight) => self.ops.linear(weight, bias),
             Matrix::Quantised(matrix) => {
-                let (count, threads) = &self.threads;
-                let threads = threads.get_or_init(|| Arc::new(Threads::new(*count)));
-                Box::new(QuantisedLinear::new(matrix, bias, self.ops.between(), Arc::clone(threads)))
+                Box::new(QuantisedLinear::new(matrix, bias, self.ops.between(), self.threads()))
             }
         }
     }

@@ -14,12 +14,13 @@ mod model;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use models::{DecoderConfig, Weights};
+use models::{DecoderConfig, ModelFolder, Weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use schemas::{DType, SequenceId, Tensor};
 use shard_forward::engine::{
-    ComputeDevice, Engine, EngineOptions, OutOfBlocks, Overlay, RowError, RowSpec, StepBatch, StepOutput,
+    ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, OutOfBlocks, Overlay, RowError, RowSpec,
+    StepBatch, StepOutput,
 };
 
 use crate::close::*;
@@ -274,6 +275,58 @@ fn a_step_that_cannot_be_computed_changes_nothing() {
         "no rows"
     );
     assert!(model.shards.iter().all(|shard| shard.blocks_used() == 0));
+}
+
+#[test]
+fn ternary_layers_give_the_same_bits_in_any_chunks_shards_and_threads() {
+    let bits = |rows: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
+        rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
+    };
+    for name in ["bitnet", "bitnet-online", "bitnet-biases", "bitnet-bitlinear", "llama-bitlinear"] {
+        for dtype in [DType::F32, DType::Bf16] {
+            let load = |shards, threads| {
+                let device = ComputeDevice::Cpu;
+                let options = EngineOptions {
+                    deterministic: true,
+                    device,
+                    threads: Some(threads),
+                    ..options(dtype, 32_768)
+                };
+                Model::load(&golden(name), shards, &options)
+            };
+            let prompt = prompts(name).remove(2);
+            let last = prompt.ids.len() - 1;
+            let expected = bits(load(1, 1).logits(&[slice(0, 0, &prompt.ids, true)]));
+            for (shards, threads) in [(1, 3), (3, 2)] {
+                let mut model = load(shards, threads);
+                let together = bits(model.logits(&prefixes(&prompt)));
+                assert_eq!(together[last], expected[0], "{name} on {shards} shards");
+            }
+            for chunk in [1, 5, 16] {
+                let mut model = load(1, 1);
+                let mut found = Vec::new();
+                for (i, ids) in prompt.ids.chunks(chunk).enumerate() {
+                    found = model.logits(&[slice(1, i * chunk, ids, true)]);
+                }
+                assert_eq!(bits(found), expected, "{name} in chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_without_a_word_in_the_config_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(golden("bitnet").join("model.safetensors"), folder.path().join("model.safetensors"))
+        .unwrap();
+    let json = std::fs::read_to_string(golden("bitnet").join("config.json")).unwrap();
+    for (word, other) in [("quantization_config", "not_a_field"), ("offline", "online")] {
+        std::fs::write(folder.path().join("config.json"), json.replace(word, other)).unwrap();
+        let folder = ModelFolder::open(folder.path()).unwrap();
+        let plan = LayerPlan::even(3, 1).unwrap();
+        let error = Decoder::load(&folder, &plan, 0, &options(DType::F32, 512)).unwrap_err();
+        assert!(format!("{error:#}").contains("`model.layers.0.self_attn.q_proj.weight`"), "{error:#}");
+    }
 }
 
 /// A copy of a golden checkpoint, its weights changed by `change`.

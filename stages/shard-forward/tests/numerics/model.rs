@@ -12,7 +12,7 @@ use shard_forward::engine::{
     ComputeDevice, Decoder, Engine, EngineOptions, LayerPlan, Overlay, RowSpec, StepBatch, StepOutput,
 };
 
-pub const GOLDENS: [&str; 24] = [
+pub const GOLDENS: [&str; 31] = [
     "gqa",
     "tied-wide-heads",
     "llama3-rope",
@@ -37,6 +37,13 @@ pub const GOLDENS: [&str; 24] = [
     "qwen3-moe",
     "qwen3-moe-some",
     "qwen2-5-vl",
+    "bitnet",
+    "bitnet-long",
+    "bitnet-online",
+    "bitnet-biases",
+    "bitnet-bitlinear",
+    "bitnet-plain",
+    "llama-bitlinear",
 ];
 pub const BLOCK_TOKENS: u32 = 16;
 
