@@ -117,9 +117,7 @@ impl Model {
     fn place_images(&self, rendered: String, images: &[Image]) -> Result<(String, Vec<Placed>), Failure> {
         match (&self.vision, images) {
             (None, []) => Ok((rendered, Vec::new())),
-            (Some(vision), images) if images.is_empty() => {
-                vision.refuse_videos(&rendered).map(|()| (rendered, Vec::new()))
-            }
+            (Some(vision), []) => vision.refuse_videos(&rendered).map(|()| (rendered, Vec::new())),
             (Some(vision), images) => vision.expand(&rendered, images),
             (None, [image, ..]) => Err(Failure::invalid(image.field.clone(), "the model takes no images")
                 .with_code("unsupported_content")),

@@ -9,8 +9,19 @@ use serde_json::{Map, Value, json};
 use tests::{Cluster, Options, repository};
 
 /// One checkpoint of each architecture.
-const ARCHITECTURES: [&str; 11] =
-    ["gqa", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma2", "gemma3", "mixtral", "qwen3-moe", "bitnet"];
+const ARCHITECTURES: [&str; 11] = [
+    "gqa",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "phi3",
+    "gemma2",
+    "gemma3",
+    "mixtral",
+    "qwen3-moe",
+    "bitnet",
+];
 
 fn golden(name: &str) -> PathBuf {
     repository().join("stages/shard-forward/goldens").join(name)

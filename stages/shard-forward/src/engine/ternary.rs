@@ -157,6 +157,11 @@ impl Linear for TernaryLinear {
     fn add_to(&self, to: Tensor, x: &Tensor) -> Tensor {
         added(to, &self.forward(x))
     }
+
+    fn bytes(&self) -> u64 {
+        // Four weights a byte.
+        (self.matrix.n_out() * self.matrix.n_in().div_ceil(4)) as u64
+    }
 }
 
 impl TernaryTensor {
@@ -190,6 +195,10 @@ impl Linear for TernaryTensor {
 
     fn add_to(&self, to: Tensor, x: &Tensor) -> Tensor {
         added(to, &self.forward(x))
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.transposed.numel() * self.transposed.kind().elt_size_in_bytes()) as u64
     }
 }
 

@@ -72,7 +72,7 @@ fn in_folder(weights: &Weights, name: &str) -> anyhow::Result<Option<(usize, usi
         WeightDtype::F32 => Stored::F32,
         WeightDtype::F16 => Stored::F16,
         WeightDtype::Bf16 => Stored::Bf16,
-        WeightDtype::Quantised(_) => return Ok(None),
+        WeightDtype::U8 | WeightDtype::Quantised(_) => return Ok(None),
     };
     Ok(Some(stored.count(shared.bytes())))
 }
