@@ -401,8 +401,9 @@ fn ternary_linear_layers_are_what_the_config_says() {
         );
         assert!(is_field, "{expected}: {error}");
     };
-    let mistral = of("mistral", "MistralForCausalLM", bitnet(json!({})));
-    refused(mistral.unwrap_err(), "quantization_config");
+    let mut changes = bitnet(json!({}));
+    changes["num_key_value_heads"] = json!(2);
+    refused(of("mistral", "MistralForCausalLM", changes).unwrap_err(), "quantization_config");
     refused(of_bitnet(json!({"num_key_value_heads": 2, "hidden_act": "silu"})).unwrap_err(), "hidden_act");
     refused(of_bitnet(json!({"num_key_value_heads": 2, "head_dim": 32})).unwrap_err(), "head_dim");
 }
