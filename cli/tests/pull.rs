@@ -1,5 +1,8 @@
 //! `tokenway models pull` as a program, against a Hub in this process.
 
+// Helpers of tests unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 mod hub;
 
 use std::fs;

@@ -171,7 +171,7 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     });
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
     let headers: Vec<(String, String)> = lines
-        .filter_map(|line| Some(line.split_once(": ").map(|(a, b)| (a.to_lowercase(), b.to_owned()))?))
+        .filter_map(|line| line.split_once(": ").map(|(a, b)| (a.to_lowercase(), b.to_owned())))
         .collect();
     let header = |name: &str| headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     Some(Request { path, range: header("range"), authorization: header("authorization"), sent: 0 })

@@ -127,20 +127,18 @@ impl Dots for Portable {
             let end = (start + Self::STEPS_MAX).min(packed.len());
             let mut lanes = [[[0_i16; STEP]; R]; PER_BYTE];
             for i in start..end {
-                for p in 0..PER_BYTE {
-                    for r in 0..R {
-                        for lane in 0..STEP {
+                for (p, lanes) in lanes.iter_mut().enumerate() {
+                    for (lanes, x) in lanes.iter_mut().zip(x) {
+                        for (lane, sum) in lanes.iter_mut().enumerate() {
                             let bits = packed[i][lane] >> (2 * p) & 3;
-                            lanes[p][r][lane] += i16::from(bits) * i16::from(x[r][i][lane]);
+                            *sum += i16::from(bits) * i16::from(x[i][lane]);
                         }
                     }
                 }
             }
-            for p in 0..PER_BYTE {
-                for r in 0..R {
-                    for lane in 0..STEP {
-                        sums[p][r] += i32::from(lanes[p][r][lane]);
-                    }
+            for (sums, lanes) in sums.iter_mut().zip(&lanes) {
+                for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                    *sum += lanes.iter().copied().map(i32::from).sum::<i32>();
                 }
             }
         }
