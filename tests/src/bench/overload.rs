@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use loadtest::report::Percentiles;
-use loadtest::{Api, Arrivals, Lengths, Objective, Report, Target, Until, Workload, closed_loop, open_loop};
+use loadtest::{Arrivals, Objective, Report, Target, Until, Workload, closed_loop, open_loop};
 use serde::Serialize;
 
 use crate::bench::table::Table;
@@ -24,16 +24,6 @@ const TRIES: [f64; 5] = [1.0099, 1.005, 1.0, 0.98, 0.95];
 const SEQUENCES: u32 = 64;
 /// How many times as long as needed the queue is filled.
 const FILL_TIMES: f64 = 1.5;
-/// Constant lengths, so that the rate of answers is that of tokens.
-const WORK: Workload = Workload {
-    api: Api::Completions,
-    lengths: Lengths::Fixed(114),
-    ids: 97..123,
-    max_tokens: 64,
-    ignore_eos: true,
-    temperature: 0.0,
-    seed: 0,
-};
 /// Twice so long, before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(8);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
@@ -76,7 +66,8 @@ impl OverloadBench {
         let cluster = Cluster::start(options).await?;
         let target = Target::new(&cluster.url(), &cluster.model, None, REQUEST_DEADLINE)?;
         let clients = (SEQUENCES + self.queue) as usize;
-        let busy = || closed_loop(&target, &WORK, OBJECTIVE, clients, Until::Elapsed(WARM_UP));
+        let work = Workload::default();
+        let busy = || closed_loop(&target, &work, OBJECTIVE, clients, Until::Elapsed(WARM_UP));
         // Kernels meet their shapes first.
         answered_or_refused(&busy().await?).with_context(|| format!("with {clients} clients at first"))?;
         let guess = busy().await?.requests_per_second;
@@ -108,9 +99,10 @@ impl OverloadBench {
         let places = f64::from(SEQUENCES + self.queue);
         // At three times what is answered, two thirds stay.
         let fill = Duration::from_secs_f64(FILL_TIMES * places / ((TIMES - 1.0) * most));
+        let work = Workload::default();
         let load = |per_second, time| {
             let arrivals = Arrivals { per_second, concurrent_max: 4096 };
-            open_loop(target, &WORK, OBJECTIVE, arrivals, Until::Elapsed(time))
+            open_loop(target, &work, OBJECTIVE, arrivals, Until::Elapsed(time))
         };
         let measured = async {
             tokio::time::sleep(fill).await;
