@@ -37,8 +37,11 @@ lint: setup ## Formatting, clippy with warnings as errors, cargo-deny where it i
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
 	else echo "cargo-deny is not installed, so dependencies are not checked: cargo install --locked cargo-deny"; fi
 
+FUZZ_LIMITS = -max_total_time=$(SECONDS) -max_len=65536 -print_final_stats=1
 fuzz: ## Feeds the readers of model files anything for SECONDS=60 each (needs nightly Rust, cargo install --locked cargo-fuzz)
-	@for target in gguf safetensors; do cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536; done
+	@mkdir -p fuzz/corpus/gguf fuzz/corpus/safetensors
+	@cargo +nightly fuzz run gguf fuzz/corpus/gguf models/goldens/gguf_converted models/goldens/gguf_files -- $(FUZZ_LIMITS)
+	@cargo +nightly fuzz run safetensors fuzz/corpus/safetensors stages/shard-forward/goldens/bitnet-long -- $(FUZZ_LIMITS)
 
 bench: build ## Prints tokens/s of the pipeline over the same work in one process (ARGS=...)
 	@target/release/bench $(ARGS)
