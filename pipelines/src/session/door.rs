@@ -20,7 +20,7 @@ use super::feedback::Feedbacks;
 use super::images::{AskImage, Discards, Images};
 use super::quarantine::{self, Quarantine};
 use super::roster::Roster;
-use super::waits::Waits;
+use super::waits::{Line, Waits};
 use crate::bus::Bus;
 use crate::owned;
 use crate::peers::Peers;
@@ -194,8 +194,8 @@ impl Door {
 
     /// Submits `ask` to the pipeline of `record` and waits until it is admitted or has failed.
     ///
-    /// Fails with what a stage refused, with `Internal` for a prompt in quarantine, with `Overloaded` when the queue is full, and at the deadline with
-    /// `Unavailable` when a role has no living instance, else with `DeadlineExceeded`.
+    /// Fails with what a stage refused, with `Internal` for a prompt in quarantine, with `Overloaded` when the queue is full or more
+    /// comes than is served, and at the deadline with `Unavailable` when a role has no living instance, else with `DeadlineExceeded`.
     pub async fn open(&self, record: &Record, ask: Ask) -> Result<Answer, Failure> {
         let Some(fp) = record.fingerprint() else {
             return Err(Failure::new(
@@ -206,6 +206,12 @@ impl Door {
         if self.0.quarantine.holds(|| quarantine::key(fp, &ask.input, &ask.images)) {
             return Err(Failure::poison());
         }
+        let line = Line { fp, images: !ask.images.is_empty() };
+        let waiting = self.0.waits.begin(line, Instant::now()).map_err(|seconds| {
+            Failure::new(FailureKind::Overloaded, "more requests come than can be served, try again later")
+                .with_code("overloaded")
+                .with_retry_after(seconds)
+        })?;
         let session = SessionId(rand::random());
         let deadline = tokio::time::Instant::now() + ask.deadline;
         let deliveries = self.0.roster.open(session);
@@ -226,7 +232,6 @@ impl Door {
             forced: Payload::Inline(Vec::new()),
         };
         let mut answer = Answer::new(self.clone(), fp, request, ask.images, deliveries, deadline);
-        let waiting = self.0.waits.begin(fp, Instant::now());
         let admitted = async {
             answer.submit_first().await?;
             answer.admitted().await
@@ -234,9 +239,7 @@ impl Door {
         match admitted.await {
             Ok(()) => waiting.admitted(Instant::now()),
             Err(failure) if failure.kind == FailureKind::Overloaded => {
-                // Not as one of those who wait.
-                drop(waiting);
-                return Err(failure.with_retry_after(self.0.waits.retry_after_seconds(fp, Instant::now())));
+                return Err(failure.with_retry_after(waiting.refused(Instant::now())));
             }
             Err(failure) => return Err(failure),
         }
