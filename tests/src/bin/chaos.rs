@@ -87,7 +87,7 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Cells of the same fault share a cluster.
+/// Neighbouring cells share a cluster where they can.
 async fn run(args: &Args, cells: &[Cell]) -> anyhow::Result<Report> {
     let questions = Arc::new(question::all()?);
     let mut options = Options::demo().set("shard-forward", "dtype", args.dtype.as_str()).set(
@@ -104,14 +104,17 @@ async fn run(args: &Args, cells: &[Cell]) -> anyhow::Result<Report> {
         seed: args.seed,
     };
     let mut report = Report::default();
-    for group in cells.chunk_by(|a, b| a.fault == b.fault) {
+    for group in cells.chunk_by(Cell::shares_cluster_with) {
         let mut arena = Arena::open(&plan, questions.clone(), group[0]).await?;
         if report.rows.is_empty() {
             report.rows.push(arena.calm().await?);
         }
         for cell in group {
             match arena.run(*cell).await {
-                Ok(row) => report.rows.push(row),
+                Ok(row) => {
+                    eprintln!("chaos: {row}");
+                    report.rows.push(row);
+                }
                 Err(error) => {
                     eprintln!("chaos: {cell}: {error:#}");
                     report.rows.push(Row::broken(cell, &error));

@@ -79,13 +79,10 @@ pub struct Arena {
 
 impl Arena {
     /// Starts a cluster for `cell` and all that share its fault and kind of target, and has every question answered undisturbed.
-    pub async fn open(
-        plan: &Plan,
-        questions: Arc<Vec<Question>>,
-        Cell { target, fault }: Cell,
-    ) -> anyhow::Result<Self> {
+    pub async fn open(plan: &Plan, questions: Arc<Vec<Question>>, cell: Cell) -> anyhow::Result<Self> {
+        let fault = cell.fault;
         let mut options = plan.options.clone();
-        options.brokers = if target == BROKER_OF_THREE { 3 } else { 1 };
+        options.brokers = cell.brokers();
         options.proxied = matches!(fault, Fault::Slow | Fault::Cut | Fault::Reset);
         options.stream_memory = (fault == Fault::Full).then(|| MEMORY_TO_FILL.to_owned());
         let cluster = Cluster::start(options).await?;

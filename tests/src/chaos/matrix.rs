@@ -51,6 +51,18 @@ pub fn matrix() -> Vec<Cell> {
     processes.chain(broker).chain([Cell { target: BROKER_OF_THREE, fault: Fault::Kill }]).collect()
 }
 
+impl Cell {
+    /// How many servers the broker is.
+    pub fn brokers(&self) -> usize {
+        if self.target == BROKER_OF_THREE { 3 } else { 1 }
+    }
+
+    /// Whether both can strike the same cluster.
+    pub fn shares_cluster_with(&self, other: &Self) -> bool {
+        self.fault == other.fault && self.brokers() == other.brokers()
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.fault, self.target)

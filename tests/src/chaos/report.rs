@@ -54,6 +54,16 @@ impl Row {
     }
 }
 
+/// In one line, while others are still to come.
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, answered, refused, failures, lost, doubled, changed, .. } = self;
+        let failed = failures.len();
+        write!(f, "{name}: {answered} answered, {refused} refused, {failed} failed; ")?;
+        write!(f, "{lost} tokens lost, {doubled} doubled, {changed} answers changed")
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header =
