@@ -131,7 +131,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Models(arguments) => registry::run(arguments).await,
         Command::Inspect(arguments) => inspect::run(arguments).await,
         Command::Tokenize(arguments) => tokenize::run(arguments).await,
-        Command::Compute(_) => compute::hand_over(std::env::args_os().skip(1)),
+        Command::Compute(tool) => compute::run(tool).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tokenway", &mut script);

@@ -1,21 +1,21 @@
 //! `tokenway quantize`: converts a model, and says what that costs it.
 
-use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use models::gguf::convert::FILE_TYPES;
-use pipelines::tools::ARGUMENT;
+use pipelines::tools::{Compute, Element, Perplexity, Tool};
 use serde_json::{Value, json};
 
-use crate::compute::program;
+use crate::compute;
 use crate::convert::gguf::{Job, convert, line};
 use crate::exit::misuse;
 use crate::interrupt;
+use crate::named;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +29,7 @@ text, and how far the result's predictions are from the source's. To measure wit
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Model folder or GGUF file to convert
+    /// What to convert: a model folder, a GGUF, a name that `tokenway models` shows, or hf:ORG/NAME[:FILE]
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The GGUF file to write
@@ -48,14 +48,14 @@ pub struct Arguments {
     /// How the tokenizer cuts text into words (tokenizer.ggml.pre), where that cannot be told from tokenizer.json
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// Tokens of a window [default: 512]
-    #[arg(long, value_name = "TOKENS")]
-    context: Option<u32>,
+    /// Tokens of a window
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    context: u32,
     /// Take no more than this many windows, from the start of the text [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     windows: Option<u32>,
     /// Threads of the CPU [default: as many as pay for layers of the model's size]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print one JSON object
     #[arg(long)]
@@ -63,11 +63,12 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Before the conversion, which can take long.
-    let program = program()?;
+    let program = compute::program()?;
     std::fs::metadata(&arguments.text)
         .map_err(|error| misuse(format!("`{}`: {error}", arguments.text.display())))?;
+    arguments.source = named::resolve(&arguments.source).await?.path;
     let Arguments { source, destination, file_type, pre, json, .. } = &arguments;
     let job = Job {
         source: source.clone(),
@@ -77,8 +78,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         json: *json,
     };
     let written = interrupt::writing(destination, move || convert(&job)).await?;
-    let mut measure = Command::new(program);
-    measure.args([OsStr::new(ARGUMENT), OsStr::new("perplexity")]).args(perplexity(&arguments));
+    let mut measure = compute::command(&program, &perplexity(&arguments))?;
     if !json {
         writeln!(std::io::stdout(), "{}", line(&written))?;
         return Ok(code(measure.status().context("shard-forward")?));
@@ -92,29 +92,18 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command line of the measurement. Paths stand behind `=` or `--`, so that none is taken for an option.
-fn perplexity(arguments: &Arguments) -> Vec<OsString> {
-    let with = |name: &str, value: &OsStr| {
-        let mut option = OsString::from(name);
-        option.push(value);
-        option
-    };
-    let mut line =
-        vec![with("--text=", arguments.text.as_os_str()), with("--base=", arguments.source.as_os_str())];
-    let threads = arguments.threads.map(u32::from);
-    let numbers =
-        [("--context=", arguments.context), ("--windows=", arguments.windows), ("--threads=", threads)];
-    for (name, value) in numbers {
-        if let Some(value) = value {
-            line.push(OsString::from(format!("{name}{value}")));
-        }
-    }
-    if arguments.json {
-        line.push(OsString::from("--json"));
-    }
-    line.push(OsString::from("--"));
-    line.push(arguments.destination.clone().into_os_string());
-    line
+/// The measurement.
+fn perplexity(arguments: &Arguments) -> Tool {
+    Tool::Perplexity(Perplexity {
+        model: arguments.destination.clone(),
+        text: arguments.text.clone(),
+        base: Some(arguments.source.clone()),
+        context: arguments.context,
+        windows: arguments.windows,
+        dtype: Element::F32,
+        compute: Compute { threads: arguments.threads, device: "cpu".into() },
+        json: arguments.json,
+    })
 }
 
 /// As of the process that measured; 1 where it was killed.
@@ -125,7 +114,6 @@ fn code(status: ExitStatus) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use pipelines::tools::Tool;
 
     use super::*;
 
@@ -135,21 +123,13 @@ mod tests {
         arguments: Arguments,
     }
 
-    #[derive(Parser)]
-    struct Measured {
-        #[command(subcommand)]
-        tool: Tool,
-    }
-
     #[test]
     fn what_is_measured_is_what_was_converted() {
         let words = "quantize -s --type q4_k --text=-t -- src dst.gguf";
         assert!(Line::try_parse_from(words.split(' ')).is_err(), "there is no `-s`");
         let words = "quantize --type q4_k --text=-t --windows 3 --threads 2 --json -- -src -dst.gguf";
         let arguments = Line::try_parse_from(words.split(' ')).unwrap().arguments;
-        let line = [OsStr::new("tokenway"), OsStr::new("perplexity")].map(OsStr::to_os_string);
-        let measured = Measured::try_parse_from(line.into_iter().chain(perplexity(&arguments))).unwrap();
-        let Tool::Perplexity(it) = measured.tool else { panic!("another tool") };
+        let Tool::Perplexity(it) = perplexity(&arguments) else { panic!("another tool") };
         assert_eq!((it.model, it.base), ("-dst.gguf".into(), Some("-src".into())));
         assert_eq!((it.text, it.windows, it.context), ("-t".into(), Some(3), 512));
         assert_eq!((it.compute.threads, it.json), (Some(2), true));

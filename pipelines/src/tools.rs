@@ -1,14 +1,14 @@
-//! Command lines of the tools that compute with a model and need no bus. The `tokenway` command shows and checks them and hands
-//! them to shard-forward, which alone is linked to libtorch.
+//! Command lines of the tools that compute with a model and need no bus. The `tokenway` command reads them, finds the models, and hands
+//! them as JSON to shard-forward, which alone is linked to libtorch.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use schemas::DType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// The first argument of shard-forward that makes it a tool; what follows reads as behind `tokenway`.
+/// The first argument of shard-forward that makes it a tool; the second is a [`Tool`] in JSON.
 pub const ARGUMENT: &str = "tool";
 
 const BENCH_EXAMPLES: &str = "\
@@ -45,7 +45,8 @@ Examples:
 The trace opens in https://ui.perfetto.dev and in chrome://tracing.";
 
 /// One of the tools.
-#[derive(Debug, Clone, Subcommand)]
+#[derive(Debug, Clone, Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tool {
     /// Measure tokens per second, prompts and generation apart
     #[command(after_help = BENCH_EXAMPLES)]
@@ -61,8 +62,21 @@ pub enum Tool {
     Profile(Profile),
 }
 
+impl Tool {
+    /// The models that it works with.
+    pub fn models(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (model, base) = match self {
+            Tool::Bench(tool) => (&mut tool.model, None),
+            Tool::Validate(tool) => (&mut tool.model, None),
+            Tool::Perplexity(tool) => (&mut tool.model, tool.base.as_mut()),
+            Tool::Profile(tool) => (&mut tool.model, None),
+        };
+        std::iter::once(model).chain(base)
+    }
+}
+
 /// How a tool computes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Compute {
     /// Threads of the CPU [default: as many as pay for layers of the model's size]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -73,7 +87,7 @@ pub struct Compute {
 }
 
 /// Element type of what is not quantised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Element {
     /// IEEE 754, 32 bits
@@ -102,9 +116,9 @@ impl From<Element> for DType {
 }
 
 /// What `bench` measures.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Bench {
-    /// Model folder or .gguf file
+    /// Model folder, .gguf file, a name that `tokenway models` shows, or hf:ORG/NAME
     pub model: PathBuf,
     /// Tokens of a prompt; 0 leaves prompts out
     #[arg(long, value_name = "TOKENS", default_value_t = 512)]
@@ -131,9 +145,9 @@ pub struct Bench {
 }
 
 /// What `validate` looks at.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Validate {
-    /// Model folder or .gguf file
+    /// Model folder, .gguf file, a name that `tokenway models` shows, or hf:ORG/NAME
     pub model: PathBuf,
     /// What the forward passes are computed in; quantised weights stay as they are stored
     #[arg(long, value_enum, default_value_t = Element::Bf16)]
@@ -150,9 +164,9 @@ pub struct Validate {
 }
 
 /// What `perplexity` measures.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Perplexity {
-    /// Model folder or .gguf file
+    /// Model folder, .gguf file, a name that `tokenway models` shows, or hf:ORG/NAME
     pub model: PathBuf,
     /// Text to predict, in UTF-8, of at most 64 MiB
     #[arg(long, value_name = "FILE")]
@@ -178,9 +192,9 @@ pub struct Perplexity {
 }
 
 /// What `profile` measures.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Profile {
-    /// Model folder or .gguf file
+    /// Model folder, .gguf file, a name that `tokenway models` shows, or hf:ORG/NAME
     pub model: PathBuf,
     /// Tokens of the prompt, which is computed in one step
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]

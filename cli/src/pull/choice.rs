@@ -14,12 +14,13 @@ pub const SINGLE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// What the crate `models` opens in a folder besides weights, tokenizer and templates.
-const CONFIGURATION: [&str; 5] = [
+const CONFIGURATION: [&str; 6] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "vision.onnx",
+    "vision.onnx.data",
 ];
 
 /// What to take.

@@ -9,8 +9,8 @@ fn main() -> ExitCode {
         eprintln!("shard-forward: {error:#}");
         return ExitCode::FAILURE;
     }
-    if let Some(arguments) = shard_forward::tools::arguments() {
-        return shard_forward::tools::main(arguments);
+    if let Some(tool) = shard_forward::tools::arguments() {
+        return shard_forward::tools::main(&tool);
     }
     pipelines::service::main(Role::ShardForward(0), shard_forward::load)
 }

@@ -14,11 +14,10 @@ pub mod perplexity;
 pub mod profile;
 pub mod validate;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
 use pipelines::tools::{ARGUMENT, Tool};
 use serde::Serialize;
 
@@ -26,24 +25,20 @@ pub use exit::Misuse;
 pub use limits::Limits;
 pub use sample::Sample;
 
-/// The command line as behind `tokenway`.
-#[derive(Parser)]
-#[command(name = "tokenway", version = pipelines::service::VERSION, max_term_width = 110)]
-struct Line {
-    #[command(subcommand)]
-    tool: Tool,
-}
-
-/// The tool's command line, where this process is to be one.
-pub fn arguments() -> Option<impl Iterator<Item = OsString>> {
+/// What the process is to do as a tool, in JSON, where it is to be one.
+pub fn arguments() -> Option<OsString> {
     let mut arguments = std::env::args_os().skip(1);
-    (arguments.next()? == ARGUMENT).then_some(arguments)
+    (arguments.next()? == ARGUMENT).then(|| arguments.next().unwrap_or_default())
 }
 
-/// The `main` of a tool. Exit code 0: done; 1: failed, or the model did; 2: wrong usage, or nothing to work with.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let line = Line::parse_from(std::iter::once(OsString::from("tokenway")).chain(arguments));
-    run(&line.tool).unwrap_or_else(|error| exit::report(&error))
+/// The `main` of a tool, a [`Tool`] in JSON. Exit code 0: done; 1: failed, or the model did; 2: wrong usage, or nothing to work with.
+pub fn main(tool: &OsStr) -> ExitCode {
+    read(tool).and_then(|tool| run(&tool)).unwrap_or_else(|error| exit::report(&error))
+}
+
+fn read(tool: &OsStr) -> anyhow::Result<Tool> {
+    serde_json::from_slice(tool.as_encoded_bytes())
+        .map_err(|error| exit::misuse(format!("`tokenway` starts this, with a tool in JSON: {error}")))
 }
 
 fn run(tool: &Tool) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ mod text;
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use models::ModelFolder;
 use pipelines::tools::{Compute, Validate};
 
@@ -26,7 +26,7 @@ enum Finding {
 }
 
 /// How many checks there are.
-const CHECKS: u64 = 10;
+const CHECKS: u64 = 11;
 
 /// Goes through all checks. An error only where there is no model at all.
 pub fn run(arguments: &Validate) -> anyhow::Result<ValidateReport> {
@@ -52,6 +52,7 @@ pub fn run(arguments: &Validate) -> anyhow::Result<ValidateReport> {
     checks.with("chat template", both.as_ref(), missing, |(folder, tokenizer)| {
         text::chat_template(folder, tokenizer)
     });
+    checks.with("images", folder.as_ref(), without, images);
 
     let options = folder.as_ref().map(|folder| options(folder, arguments)).transpose()?;
     let both = folder.as_ref().zip(options.as_ref());
@@ -157,6 +158,19 @@ fn configuration(path: &Path) -> anyhow::Result<(ModelFolder, String)> {
         config.vocab_size,
     );
     Ok((folder, detail))
+}
+
+/// That what reads pictures is there. vision-encode, which is linked to ONNX Runtime, computes with it when it starts.
+fn images(folder: &ModelFolder) -> anyhow::Result<Finding> {
+    if folder.vision().is_none() {
+        return Ok(Finding::Skipped("the model takes none".to_owned()));
+    }
+    let encoder = folder.vision_encoder();
+    let length = std::fs::metadata(&encoder)
+        .with_context(|| format!("`{}`, which `tokenway convert --vision` writes", encoder.display()))?
+        .len();
+    ensure!(length > 0, "`{}` is empty", encoder.display());
+    Ok(Finding::Passed("the vision encoder is there; it is computed when vision-encode starts".to_owned()))
 }
 
 /// In deterministic mode, so that what must be equal is equal in every bit.

@@ -58,6 +58,15 @@ fn the_demo_model_passes_every_check() {
 }
 
 #[test]
+fn a_model_of_pictures_without_its_encoder_fails() {
+    let folder = copy();
+    fs::remove_file(folder.path().join("vision.onnx")).unwrap();
+    let report = validate(folder.path());
+    assert_eq!(failed(&report), ["images"], "{report}");
+    assert!(report.to_string().contains("tokenway convert --vision"), "{report}");
+}
+
+#[test]
 fn models_without_tokenizers_pass_what_there_is_to_check() {
     for golden in ["gqa", "mixtral", "gemma2", "phi3"] {
         let report = validate(&Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(golden));
