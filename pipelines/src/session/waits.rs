@@ -15,6 +15,8 @@ use schemas::Fingerprint;
 const RECENT: Duration = Duration::from_secs(10);
 /// Recent requests are counted in parts of this length.
 const PART: Duration = Duration::from_millis(500);
+/// Rates are taken over this time at least: what fills an idle pipeline is admitted at once, and says nothing about how long it takes.
+const RATE_OVER_MIN: Duration = Duration::from_secs(2);
 /// The share of refused requests from which on the shortest wait is allowed: what comes is 1.25 times what can be served.
 const OVERLOAD_SHARE: f64 = 0.2;
 /// The wait that is always allowed. A queue so long keeps every stage busy, since in overload the next request is never far.
@@ -92,18 +94,17 @@ impl Queue {
         (self.waiting.len() as f64) < (allowed * self.rate(now)).max(1.0)
     }
 
-    /// One is refused: when it may come again. By then those before it have been admitted, and those who were told to come again as
-    /// well.
+    /// One is refused: when it may come again. It stands behind those that wait, and behind those that were refused before it.
     fn refuse(&mut self, now: Instant) -> u32 {
-        self.part(now).refused += 1;
+        self.forget(now);
         let recent = self.admitted.filter(|(at, _)| now.duration_since(*at) < RECENT);
         let oldest = self.waiting.values().next().map(|since| now.duration_since(*since));
         let wait = recent.map(|(_, waited)| waited).max(oldest).unwrap_or_default().as_secs_f64();
-        let refused = f64::from(self.counts().1);
-        let rate = self.rate(now);
-        let come_again = if rate > 0.0 { refused / rate } else { 0.0 };
+        let (rate, refused) = (self.rate(now), f64::from(self.counts().1));
+        let before_it = if rate > 0.0 { refused / rate } else { 0.0 };
+        self.part(now).refused += 1;
         // Saturates.
-        (wait.max(come_again).ceil() as u32).clamp(SECONDS_MIN, SECONDS_MAX)
+        ((wait + before_it).ceil() as u32).clamp(SECONDS_MIN, SECONDS_MAX)
     }
 
     fn forget(&mut self, now: Instant) {
@@ -132,7 +133,7 @@ impl Queue {
     /// Recently admitted, a second.
     fn rate(&self, now: Instant) -> f64 {
         let Some(first) = self.recent.front() else { return 0.0 };
-        f64::from(self.counts().0) / now.duration_since(first.began).max(PART).as_secs_f64()
+        f64::from(self.counts().0) / now.duration_since(first.began).max(RATE_OVER_MIN).as_secs_f64()
     }
 }
 
@@ -291,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn many_refused_are_not_told_to_come_again_at_once() {
+    fn the_refused_are_told_to_come_again_one_after_the_other() {
         let (waits, start) = (Waits::default(), Instant::now());
         for n in 0..20 {
             let now = start + seconds(0.5 * f64::from(n));
             waits.begin(LINE, now).unwrap().admitted(now);
         }
         let now = start + seconds(9.6);
-        let last = (0..10).map(|_| waits.begin(LINE, now).map_or_else(|s| s, |it| it.refused(now))).last();
-        assert_eq!(last, Some(5), "ten that come again, two a second");
+        let told = (0..10).map(|_| waits.begin(LINE, now).map_or_else(|s| s, |it| it.refused(now)));
+        assert_eq!(told.collect::<Vec<_>>(), [1, 1, 1, 2, 2, 3, 3, 4, 4, 5], "two a second are served");
     }
 }
