@@ -267,6 +267,7 @@ impl First {
         // The session has its own clock and has told its client.
         late.into_iter().for_each(|sequence| self.end(sequence));
         for lost in self.lanes.lost(now, |_| reconnected) {
+            self.budget.lost();
             metrics::counter!("tokenway_lost_steps_total").increment(1);
             for sequence in lost.expected {
                 self.fail(

@@ -13,6 +13,9 @@ pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(60);
 /// Rows below which a step says nothing about the cost of a row.
 const MEASURED_ROWS_MIN: usize = 16;
 
+/// Rows of a step while nothing is known: a large model on few processors takes half a second for each.
+const UNMEASURED_ROWS: usize = 32;
+
 /// Weight of the newest measurement of the cost of a row.
 const NEWEST_WEIGHT: f64 = 0.2;
 
@@ -148,12 +151,14 @@ pub(super) struct Budget {
     target: Duration,
     rows_max: usize,
     row_seconds: Option<f64>,
+    /// Rows of a step while no row was measured.
+    unmeasured: usize,
 }
 
 impl Budget {
     /// At most `rows_max` rows, and no more than take `target`.
     pub(super) fn new(target: Duration, rows_max: usize) -> Self {
-        Self { target, rows_max, row_seconds: None }
+        Self { target, rows_max, row_seconds: None, unmeasured: UNMEASURED_ROWS.min(rows_max) }
     }
 
     /// Takes in a step of `rows` rows that took `elapsed`.
@@ -166,13 +171,24 @@ impl Budget {
         self.row_seconds = Some(before + (newest - before) * NEWEST_WEIGHT);
     }
 
+    /// A step was lost: it may have taken too long, and the same one would again.
+    pub(super) fn lost(&mut self) {
+        self.unmeasured = (self.rows().min(self.unmeasured) / 2).max(self.rows_min());
+        self.row_seconds = None;
+    }
+
     /// Rows of the next step.
     pub(super) fn rows(&self) -> usize {
         let affordable = match self.row_seconds {
             Some(seconds) if seconds > 0.0 => (self.target.as_secs_f64() / seconds) as usize,
-            _ => self.rows_max,
+            Some(_) => self.rows_max,
+            None => self.unmeasured,
         };
-        affordable.clamp(MEASURED_ROWS_MIN.min(self.rows_max), self.rows_max)
+        affordable.clamp(self.rows_min(), self.rows_max)
+    }
+
+    fn rows_min(&self) -> usize {
+        MEASURED_ROWS_MIN.min(self.rows_max)
     }
 }
 
@@ -183,6 +199,8 @@ mod tests {
     #[test]
     fn the_budget_follows_the_measured_cost_of_a_row() {
         let mut budget = Budget::new(Duration::from_millis(100), 256);
+        assert_eq!(budget.rows(), 32, "nothing is known");
+        budget.record(32, Duration::from_millis(1));
         assert_eq!(budget.rows(), 256);
         for _ in 0..50 {
             budget.record(256, Duration::from_millis(256));
@@ -190,6 +208,12 @@ mod tests {
         assert_eq!(budget.rows(), 100);
         budget.record(1, Duration::from_secs(9));
         assert_eq!(budget.rows(), 100, "a decode step says nothing about the cost of a row");
+        budget.lost();
+        assert_eq!(budget.rows(), 16);
+        budget.lost();
+        assert_eq!(budget.rows(), 16);
+        budget.record(16, Duration::from_millis(1));
+        assert_eq!(budget.rows(), 256);
     }
 
     #[test]
