@@ -337,6 +337,8 @@ def convert(folder: Path, output: Path) -> None:
             print("checking against transformers", flush=True)
             check(vision, model, examples, partial)
             if has_data_file:
+                # The exporter keeps it to its owner; a service may run as another user.
+                (Path(folder) / data_file.name).chmod(partial.stat().st_mode)
                 os.replace(Path(folder) / data_file.name, data_file)
             else:
                 data_file.unlink(missing_ok=True)
