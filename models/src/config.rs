@@ -162,6 +162,16 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
+    /// Where the rotary embedding of sequences longer than this is another one from their first token on, this length in tokens.
+    pub fn short_length(&self) -> Option<u32> {
+        self.ropes.iter().find_map(|rope| match &rope.scaling {
+            Some(RopeScaling::LongRope { long: Some(long), .. }) => {
+                Some(long.original_max_position_embeddings)
+            }
+            _ => None,
+        })
+    }
+
     /// Reads the content of a `config.json`. Absent fields take the defaults that transformers has for the architecture,
     /// except sizes, which must be given. A feature that tokenway does not compute is refused, by field and
     /// value.

@@ -40,7 +40,7 @@ pub use image_rules::{Filter, ImageRefusal, ImageRules, Tiling};
 pub use incremental::IncrementalDecoder;
 pub use mapped_file::MappedFile;
 pub use patches::PatchRules;
-pub use rope::RopeScaling;
+pub use rope::{LongFactor, RopeScaling};
 pub use safetensors_file::{SafetensorsFile, StoredTensor};
 pub use template::{ChatTemplate, TemplateError, TemplateInput};
 pub use ternary::{TernaryConfig, TernaryLinears};

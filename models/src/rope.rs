@@ -41,15 +41,25 @@ pub enum RopeScaling {
         /// Cosines and sines are multiplied by this.
         attention_factor: f64,
     },
-    /// Each frequency is divided by a factor of its own. With LongRoPE, sequences are no longer than the first training, since
-    /// for longer ones all keys would have to be turned by other factors. A GGUF has the factors of Llama 3.1 in this form.
+    /// Each frequency is divided by a factor of its own. A GGUF has the factors of Llama 3.1 in this form.
     /// Source: LongRoPE, arXiv:2402.13753.
     LongRope {
         /// Divisors: `[rotary_dim / 2]`.
         short_factor: Vec<f64>,
+        /// What holds for longer sequences; none where all have the same divisors.
+        long: Option<LongFactor>,
         /// Cosines and sines are multiplied by this.
         attention_factor: f64,
     },
+}
+
+/// The divisors of sequences that are longer than the first training, from their first token on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongFactor {
+    /// Length in tokens of the first training.
+    pub original_max_position_embeddings: u32,
+    /// Divisors: `[rotary_dim / 2]`.
+    pub long_factor: Vec<f64>,
 }
 
 /// The rotary embedding of a model.
@@ -156,13 +166,9 @@ fn read_table(
     let original = fields.whole("original_max_position_embeddings", 1..=POSITIONS_MAX)?.or(own);
     let original = original.unwrap_or(rope.positions);
     rope.config.scaling = read_scaling(table, &rope, original)?;
-    match &rope.config.scaling {
-        Some(RopeScaling::LongRope { .. }) => rope.positions = rope.positions.min(original),
-        Some(RopeScaling::Yarn { factor, .. }) => {
-            let stretched = (factor * original as f64).min(POSITIONS_MAX as f64) as usize;
-            rope.positions = rope.positions.max(stretched);
-        }
-        _ => {}
+    if let Some(RopeScaling::Yarn { factor, .. }) = &rope.config.scaling {
+        let stretched = (factor * original as f64).min(POSITIONS_MAX as f64) as usize;
+        rope.positions = rope.positions.max(stretched);
     }
     Ok(rope)
 }
@@ -254,13 +260,17 @@ fn read_longrope(table: &ConfigFields, rope: &Rope, original: usize) -> Result<R
     if original < 2 {
         return Err(table.invalid("original_max_position_embeddings", &json!(original), "2 or more"));
     }
-    let pairs = rope.rotary_dim / 2;
-    let short_factor =
-        table.positives("short_factor", pairs)?.ok_or_else(|| table.missing("short_factor"))?;
+    let divisors =
+        |field: &str| table.positives(field, rope.rotary_dim / 2)?.ok_or_else(|| table.missing(field));
+    let short_factor = divisors("short_factor")?;
+    let long = (rope.positions > original).then(|| divisors("long_factor")).transpose()?;
+    let long =
+        long.map(|long_factor| LongFactor { original_max_position_embeddings: original as u32, long_factor });
     let factor = table.positive("factor")?.unwrap_or(rope.positions as f64 / original as f64);
     let usual = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
     Ok(RopeScaling::LongRope {
         short_factor,
+        long,
         attention_factor: table.positive("attention_factor")?.unwrap_or(usual),
     })
 }

@@ -89,6 +89,7 @@ fn scaling(source: &Source<'_>) -> Result<Option<Json>, GgufConfigError> {
         "longrope" => Ok(Some(json!({
             "rope_type": "longrope",
             "short_factor": divisors(source, SHORT_DIVISORS)?,
+            "long_factor": long_divisors(source)?,
             "original_max_position_embeddings": original,
             "attention_factor": attention_factor,
         }))),
@@ -111,8 +112,14 @@ pub(super) fn adapt(source: &Source<'_>, config: &mut DecoderConfig) -> Result<(
     if !plain || divisors.len() != config.rotary_dim / 2 {
         return Err(source.unknown_tensor(FREQUENCY_DIVISORS));
     }
-    config.ropes[0].scaling = Some(RopeScaling::LongRope { short_factor: divisors, attention_factor: 1.0 });
+    config.ropes[0].scaling =
+        Some(RopeScaling::LongRope { short_factor: divisors, long: None, attention_factor: 1.0 });
     Ok(())
+}
+
+/// Those of longer sequences; none in a file without.
+fn long_divisors(source: &Source<'_>) -> Result<Option<Vec<f64>>, GgufConfigError> {
+    source.gguf.contains(LONG_DIVISORS).then(|| divisors(source, LONG_DIVISORS)).transpose()
 }
 
 /// The numbers of a tensor that frequencies are divided by.

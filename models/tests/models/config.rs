@@ -302,12 +302,14 @@ fn stretched_rope_says_how_long_a_sequence_may_be() {
         of("phi3", "Phi3ForCausalLM", original)
     };
     let longrope = long(&table).unwrap();
-    assert_eq!(longrope.max_position_embeddings, 128, "beyond it other factors hold");
-    let mut short = table.clone();
-    short["short_factor"] = json!([1.0]);
-    let error = long(&short).unwrap_err();
-    let message = "`rope_scaling.short_factor` is `[1.0]` in `config.json`, expected 8 numbers above 0";
-    assert_eq!(error.to_string(), message);
+    assert_eq!((longrope.max_position_embeddings, longrope.short_length()), (1024, Some(128)));
+    for field in ["short_factor", "long_factor"] {
+        let mut wrong = table.clone();
+        wrong[field] = json!([1.0]);
+        let message =
+            format!("`rope_scaling.{field}` is `[1.0]` in `config.json`, expected 8 numbers above 0");
+        assert_eq!(long(&wrong).unwrap_err().to_string(), message);
+    }
     let dynamic = with(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}})).unwrap();
     assert_eq!((&dynamic.ropes, dynamic.max_position_embeddings), (&vec![rope(10_000.0, None)], 512));
 }

@@ -128,7 +128,7 @@ impl Model {
         let rows = vec![complete; slices.iter().filter(|slice| slice.sample).count()];
         let mut states = None;
         for shard in &mut self.shards {
-            let batch = StepBatch { slices, overlays: &[], grids: &[], rows: &rows };
+            let batch = StepBatch::new(slices, &rows);
             match shard.forward(&batch, states.as_ref()).unwrap() {
                 StepOutput::Hidden(hidden) => states = hidden,
                 StepOutput::Rows(rows) => {

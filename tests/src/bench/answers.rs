@@ -80,7 +80,7 @@ impl Answerer {
     fn step(&mut self, running: &mut [Running<'_>]) -> anyhow::Result<()> {
         let slices: Vec<Slice> = running.iter().map(Running::slice).collect();
         let specs: Vec<RowSpec> = running.iter().map(Running::spec).collect();
-        let batch = StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &specs };
+        let batch = StepBatch::new(&slices, &specs);
         let StepOutput::Rows(rows) = self.engine.forward(&batch, None)? else {
             bail!("the whole model gave no logits");
         };

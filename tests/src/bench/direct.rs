@@ -104,10 +104,7 @@ impl Direct {
         let slices: Vec<Slice> = running.iter_mut().map(Running::slice).collect();
         let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
         let specs = vec![greedy; slices.len()];
-        let StepOutput::Rows(rows) = self
-            .engine
-            .forward(&StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &specs }, None)?
-        else {
+        let StepOutput::Rows(rows) = self.engine.forward(&StepBatch::new(&slices, &specs), None)? else {
             bail!("the whole model gave no logits");
         };
         ensure!(rows.len() == slices.len(), "{} rows for {} sequences", rows.len(), slices.len());

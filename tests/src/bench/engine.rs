@@ -142,9 +142,7 @@ fn slice(sequence: u64, start: u32, ids: Vec<u32>) -> Slice {
 fn greedy_step(engine: &mut Decoder, slices: &[Slice]) -> anyhow::Result<Vec<u32>> {
     let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
     let specs = vec![greedy; slices.len()];
-    let StepOutput::Rows(rows) =
-        engine.forward(&StepBatch { slices, overlays: &[], grids: &[], rows: &specs }, None)?
-    else {
+    let StepOutput::Rows(rows) = engine.forward(&StepBatch::new(slices, &specs), None)? else {
         bail!("the whole model gave no logits");
     };
     rows.into_iter().map(|row| Ok(row?.candidates.first().context("a row without candidates")?.0)).collect()

@@ -8,14 +8,15 @@ use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 use tests::{Cluster, Options, repository};
 
-/// One checkpoint of each architecture.
-const ARCHITECTURES: [&str; 11] = [
+/// One checkpoint of each architecture, and one whose longer sequences have other keys and values.
+const ARCHITECTURES: [&str; 12] = [
     "gqa",
     "mistral",
     "qwen2",
     "qwen3",
     "smollm3",
     "phi3",
+    "phi3-longrope",
     "gemma2",
     "gemma3",
     "mixtral",

@@ -38,15 +38,17 @@ pub(super) fn keys(source: &Source<'_>) -> Result<Vec<(String, Value)>, ConvertE
                 keys.push(("rope.scaling.yarn_beta_slow", float(*beta_slow)));
             }
         }
-        Some(RopeScaling::LongRope { attention_factor, .. }) => {
+        Some(RopeScaling::LongRope { attention_factor, long, .. }) => {
             // Phi-3's files go without the type, as does its converter.
             if source.target.architecture != "phi3" {
                 keys.push(("rope.scaling.type", text("longrope")));
             }
             keys.push(("rope.scaling.attn_factor", float(*attention_factor)));
-            // The configuration serves no sequence beyond the first training.
-            let original = Value::U32(config.max_position_embeddings);
-            keys.push(("rope.scaling.original_context_length", original));
+            let original = match long {
+                Some(long) => long.original_max_position_embeddings,
+                None => config.max_position_embeddings,
+            };
+            keys.push(("rope.scaling.original_context_length", Value::U32(original)));
         }
         None | Some(RopeScaling::Llama3 { .. }) => {}
     }
@@ -111,7 +113,7 @@ fn llama3_divisors(rope: &RopeConfig, rotary_dim: usize) -> Vec<f64> {
     (0..rotary_dim / 2).map(divisor).collect()
 }
 
-/// The divisors for sequences beyond the first training, which tokenway does not serve and llama.cpp does.
+/// The divisors for sequences beyond the first training, which llama.cpp wants even where none is so long.
 fn long_factor(fields: &ConfigFields, pairs: usize) -> Result<Vec<f64>, ConfigError> {
     let scaling = fields.object("rope_scaling")?.filter(|table| !table.is_empty());
     let table = scaling.map_or_else(|| fields.object("rope_parameters"), |table| Ok(Some(table)))?;

@@ -22,7 +22,7 @@ use super::memory::elements;
 use super::message::{from_message, kind_of, to_message};
 use super::ops::Ops;
 use super::plan::LayerPlan;
-use super::positions::Positions;
+use super::positions::{Lengths, Positions};
 use super::record::{Place, Recorded, Recorder};
 use super::rope::Rope;
 use super::rows::output_rows;
@@ -58,6 +58,7 @@ pub struct Decoder {
     /// On the last shard.
     head: Option<Head>,
     ropes: Vec<Rope>,
+    short_length: Option<u32>,
     /// How far the layers see, each once.
     windows: Vec<Option<u32>>,
     kv: KvCache,
@@ -153,6 +154,7 @@ impl Decoder {
             ropes: (config.ropes.iter())
                 .map(|rope| Rope::new(rope, config.rotary_dim, ops.between(), device))
                 .collect(),
+            short_length: config.short_length(),
             windows,
             kv: KvCache::new(blocks, layers.len(), kv_heads, sizes.head_dim, (kind, device)),
             layers,
@@ -194,7 +196,7 @@ impl Decoder {
         const PIECE: usize = 32;
         let _guard = tch::no_grad_guard();
         let slice = Slice { sample: false, ..slice.clone() };
-        let batch = StepBatch { slices: std::slice::from_ref(&slice), overlays: &[], grids: &[], rows: &[] };
+        let batch = StepBatch::new(std::slice::from_ref(&slice), &[]);
         self.check(&batch, None)?;
         let Some(embed_tokens) = &self.embed_tokens else { anyhow::bail!("a part of a model is scored") };
         let x = self.embed(embed_tokens, &batch)?;
@@ -248,7 +250,8 @@ impl Decoder {
         let greedy = RowSpec { candidates: 1, ..RowSpec::default() };
         for (start, rows, spec) in [(0, prompt, sampled), (prompt, 1, greedy.clone()), (prompt, 2, greedy)] {
             let slices = [Slice { sequence, start: start as u32, ids: vec![0; rows], sample: true }];
-            let batch = StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[spec] };
+            let specs = [spec];
+            let batch = StepBatch::new(&slices, &specs);
             let states = Tensor::zeros([rows as i64, self.sizes.hidden], (self.options.0, Device::Cpu));
             let states = self.embed_tokens.is_none().then(|| to_message(states)).transpose()?;
             self.forward(&batch, states.as_ref())?;
@@ -285,7 +288,8 @@ impl Decoder {
         let attention = self.windows.iter().map(attention).collect();
         let device = self.options.1;
         let (positions, end) = Positions::new(batch.slices, batch.grids, device);
-        let rotations = self.ropes.iter_mut().map(|rope| rope.at(&positions, end)).collect();
+        let lengths = Lengths::new(batch.slices, batch.opened, self.short_length, device);
+        let rotations = self.ropes.iter_mut().map(|rope| rope.at(&positions, &lengths, end)).collect();
         let sampled = sampled_rows(batch.slices);
         let not_all = self.head.is_some() && sampled.len() < batch.row_count();
         let sampled = not_all.then(|| Tensor::from_slice(&sampled).to_device(device));
@@ -326,6 +330,8 @@ impl Decoder {
         );
         let grids = batch.grids.len();
         ensure!(grids == 0 || grids == batch.slices.len(), "images of {grids} slices");
+        let opened = batch.opened.len();
+        ensure!(opened == 0 || opened == batch.slices.len(), "lengths of {opened} slices");
         for overlay in batch.overlays {
             let [rows, width] = overlay.rows.shape() else {
                 anyhow::bail!("image embeddings are not a matrix")
@@ -412,6 +418,10 @@ impl Engine for Decoder {
 
     fn vocabulary(&self) -> u32 {
         self.sizes.vocabulary
+    }
+
+    fn short_length(&self) -> Option<u32> {
+        self.short_length
     }
 }
 

@@ -115,10 +115,7 @@ mod tests {
     fn step(echo: &mut Echo, start: u32, ids: &[u32], sample: bool) -> Vec<u32> {
         let slices = [Slice { sequence: SequenceId(1), start, ids: ids.to_vec(), sample }];
         let specs = vec![RowSpec { candidates: 1, ..RowSpec::default() }; usize::from(sample)];
-        match echo
-            .forward(&StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &specs }, None)
-            .unwrap()
-        {
+        match echo.forward(&StepBatch::new(&slices, &specs), None).unwrap() {
             StepOutput::Rows(rows) => rows.into_iter().map(|row| row.unwrap().candidates[0].0).collect(),
             StepOutput::Hidden(_) => panic!("the last shard gives rows"),
         }

@@ -1,5 +1,5 @@
-//! Where a sequence's tokens are for the rotary embedding: a function of their place in it and of the prompt's images alone, so
-//! that it is the same in whatever chunks, after whatever resume, and on every shard.
+//! Where a sequence's tokens are for the rotary embedding: a function of their place in it, of the prompt's images and of how many
+//! tokens it was opened with, so that it is the same in whatever chunks, after whatever resume, and on every shard.
 
 use schemas::hidden::Slice;
 use schemas::prompt::Grid;
@@ -37,6 +37,38 @@ impl Positions {
             Self::Axes(axes.each_ref().map(on_device))
         };
         (positions, end)
+    }
+}
+
+/// Which rows belong to sequences that are longer than the first training.
+#[derive(Debug)]
+pub(super) enum Lengths {
+    /// None.
+    Short,
+    /// All.
+    Long,
+    /// Those where this is true: `[rows, 1, 1]`, bool.
+    Mixed(Tensor),
+}
+
+impl Lengths {
+    /// Those of the rows of `slices`; `opened` as in [`StepBatch`](super::StepBatch).
+    pub(super) fn new(slices: &[Slice], opened: &[u32], short_length: Option<u32>, device: Device) -> Self {
+        let Some(short_length) = short_length else { return Self::Short };
+        let length = |(i, slice): (usize, &Slice)| {
+            let end = slice.start + slice.ids.len() as u32;
+            (slice.ids.len(), opened.get(i).copied().unwrap_or(end) > short_length)
+        };
+        let slices: Vec<(usize, bool)> = slices.iter().enumerate().map(length).collect();
+        match slices.iter().filter(|(_, is_long)| *is_long).count() {
+            0 => Self::Short,
+            n if n == slices.len() => Self::Long,
+            _ => {
+                let rows = slices.iter().flat_map(|&(rows, is_long)| std::iter::repeat_n(is_long, rows));
+                let rows: Vec<bool> = rows.collect();
+                Self::Mixed(Tensor::from_slice(&rows).view([-1, 1, 1]).to_device(device))
+            }
+        }
     }
 }
 

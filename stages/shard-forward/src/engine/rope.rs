@@ -5,22 +5,30 @@ use std::f64::consts::PI;
 use models::{RopeConfig, RopeScaling};
 use tch::{Device, Kind, Tensor};
 
-use super::positions::Positions;
+use super::positions::{Lengths, Positions};
 
 const FIRST_TABLE_POSITIONS: u32 = 512;
 
-/// Cosines and sines by position, made as far as positions have come.
+/// Cosines and sines by position.
 ///
 /// Pairs are (i, i + rotary_dim/2), as in the Hugging Face checkpoints, not interleaved as in the paper.
 /// Source: RoFormer, arXiv:2104.09864, eq. 34.
 #[derive(Debug)]
 pub(super) struct Rope {
+    /// How many pairs each axis of positions turns; none where there is one axis.
+    sections: Option<[i64; 3]>,
+    table: Table,
+    /// Of sequences longer than the first training; none where it is the same.
+    long: Option<Table>,
+}
+
+/// Cosines and sines of one set of frequencies, made as far as positions have come.
+#[derive(Debug)]
+struct Table {
     /// `[rotary_dim / 2]`, in radians a token.
     inverse_frequencies: Vec<f32>,
     /// What cosines and sines are multiplied by.
     scale: f32,
-    /// How many pairs each axis of positions turns; none where there is one axis.
-    sections: Option<[i64; 3]>,
     /// `[positions, 1, rotary_dim]`: the cosine of each element's angle.
     cos: Tensor,
     /// `[positions, 1, rotary_dim]`: the sine of each element's angle, negative in the first half.
@@ -40,28 +48,61 @@ pub(super) struct Rotation {
 impl Rope {
     /// Tables in `kind` on `device`.
     pub(super) fn new(config: &RopeConfig, rotary_dim: usize, kind: Kind, device: Device) -> Self {
-        let inverse_frequencies = inverse_frequencies(config, rotary_dim);
-        let empty = Tensor::zeros([0], (kind, device));
         let scale = match &config.scaling {
             Some(
                 RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. },
             ) => *attention_factor as f32,
             _ => 1.0,
         };
-        let cos = empty.shallow_clone();
-        let sections = config.sections.map(|sections| sections.map(|pairs| pairs as i64));
-        let mut rope = Self { inverse_frequencies, scale, sections, cos, sin: empty, positions: 0, kind };
-        rope.grow(FIRST_TABLE_POSITIONS);
-        rope
+        let table = |frequencies| Table::new(frequencies, scale, (kind, device));
+        let long = match &config.scaling {
+            Some(RopeScaling::LongRope { long: Some(long), .. }) => {
+                Some(table(divided(waves(config, rotary_dim), &long.long_factor)))
+            }
+            _ => None,
+        };
+        Self {
+            sections: config.sections.map(|sections| sections.map(|pairs| pairs as i64)),
+            table: table(inverse_frequencies(config, rotary_dim)),
+            long,
+        }
     }
 
     /// Picks the rows for `positions`, in tokens from the sequence start, all below `end`. Without sections, only time counts.
-    pub(super) fn at(&mut self, positions: &Positions, end: u32) -> Rotation {
+    pub(super) fn at(&mut self, positions: &Positions, lengths: &Lengths, end: u32) -> Rotation {
+        let sections = self.sections;
+        match (lengths, &mut self.long) {
+            (Lengths::Short, _) | (_, None) => self.table.at(positions, sections, end),
+            (Lengths::Long, Some(long)) => long.at(positions, sections, end),
+            (Lengths::Mixed(is_long), Some(long)) => {
+                let long = long.at(positions, sections, end);
+                let short = self.table.at(positions, sections, end);
+                let pick = |long: &Tensor, short: &Tensor| long.where_self(is_long, short);
+                Rotation {
+                    cos: pick(&long.cos, &short.cos),
+                    sin: pick(&long.sin, &short.sin),
+                    half: short.half,
+                }
+            }
+        }
+    }
+}
+
+impl Table {
+    fn new(inverse_frequencies: Vec<f32>, scale: f32, (kind, device): (Kind, Device)) -> Self {
+        let empty = Tensor::zeros([0], (kind, device));
+        let cos = empty.shallow_clone();
+        let mut table = Self { inverse_frequencies, scale, cos, sin: empty, positions: 0, kind };
+        table.grow(FIRST_TABLE_POSITIONS);
+        table
+    }
+
+    fn at(&mut self, positions: &Positions, sections: Option<[i64; 3]>, end: u32) -> Rotation {
         if end > self.positions {
             self.grow(end.next_power_of_two());
         }
         let half = self.inverse_frequencies.len() as i64;
-        let pick = |table: &Tensor| match (positions, self.sections) {
+        let pick = |table: &Tensor| match (positions, sections) {
             (Positions::Axes(axes), Some(sections)) => by_axes(table, axes, sections),
             (Positions::Line(time) | Positions::Axes([time, ..]), _) => table.index_select(0, time),
         };
@@ -130,9 +171,7 @@ impl Rotation {
 
 /// Angles a token of each pair, in f32 as transformers has them.
 fn inverse_frequencies(config: &RopeConfig, rotary_dim: usize) -> Vec<f32> {
-    let dim = rotary_dim as f32;
-    let theta = config.theta as f32;
-    let waves = (0..rotary_dim / 2).map(|pair| theta.powf(2.0 * pair as f32 / dim));
+    let waves = waves(config, rotary_dim);
     let plain = waves.clone().map(|wave| 1.0 / wave);
     match &config.scaling {
         None => plain.collect(),
@@ -168,10 +207,18 @@ fn inverse_frequencies(config: &RopeConfig, rotary_dim: usize) -> Vec<f32> {
             };
             waves.enumerate().map(stretch).collect()
         }
-        Some(RopeScaling::LongRope { short_factor, .. }) => {
-            waves.zip(short_factor).map(|(wave, factor)| 1.0 / (*factor as f32 * wave)).collect()
-        }
+        Some(RopeScaling::LongRope { short_factor, .. }) => divided(waves, short_factor),
     }
+}
+
+/// Tokens in which each pair turns by a radian, before any scaling.
+fn waves(config: &RopeConfig, rotary_dim: usize) -> impl Iterator<Item = f32> + Clone {
+    let (theta, dim) = (config.theta as f32, rotary_dim as f32);
+    (0..rotary_dim / 2).map(move |pair| theta.powf(2.0 * pair as f32 / dim))
+}
+
+fn divided(waves: impl Iterator<Item = f32>, divisors: &[f64]) -> Vec<f32> {
+    waves.zip(divisors).map(|(wave, divisor)| 1.0 / (*divisor as f32 * wave)).collect()
 }
 
 /// The pair, as a real number, that turns this often within `context` tokens. Source: YaRN, arXiv:2309.00071, eq. 17 solved for the

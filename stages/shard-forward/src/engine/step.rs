@@ -40,6 +40,12 @@ pub trait Engine: Send {
 
     /// Size of the vocabulary; ids are below it.
     fn vocabulary(&self) -> u32;
+
+    /// Where longer sequences have other keys and values from their first token on, the length up to which they do not. One
+    /// that grows beyond must be opened anew, with all of its tokens.
+    fn short_length(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Rows of a step whose embeddings come from an image.
@@ -61,12 +67,20 @@ pub struct StepBatch<'a> {
     /// For a model whose positions have three axes, the images of each slice's prompt, in the order of `slices`; empty where no
     /// sequence has any. Ignored by an echo.
     pub grids: &'a [&'a [Grid]],
+    /// For a model with a [short length](Engine::short_length), how many tokens each slice's sequence had when it was opened, in
+    /// the order of `slices`; empty where all of them are in their slices.
+    pub opened: &'a [u32],
     /// On the last shard, what is wanted of the logits: one entry a slice with `sample`, in the order of `slices`.
     /// Ignored on the others.
     pub rows: &'a [RowSpec],
 }
 
-impl StepBatch<'_> {
+impl<'a> StepBatch<'a> {
+    /// Rows of text, of sequences that were opened with no token behind them.
+    pub fn new(slices: &'a [Slice], rows: &'a [RowSpec]) -> Self {
+        Self { slices, overlays: &[], grids: &[], opened: &[], rows }
+    }
+
     /// Rows of all slices.
     pub fn row_count(&self) -> usize {
         self.slices.iter().map(|slice| slice.ids.len()).sum()

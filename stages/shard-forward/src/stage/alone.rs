@@ -30,6 +30,13 @@ impl First {
         self.alone = self.alone.filter(|alone| alone.sequence != sequence);
     }
 
+    /// A sequence has another number.
+    pub(super) fn alone_goes_on_as(&mut self, before: SequenceId, sequence: SequenceId) {
+        if let Some(alone) = self.alone.as_mut().filter(|alone| alone.sequence == before) {
+            alone.sequence = sequence;
+        }
+    }
+
     /// Whether a sequence may have rows in the next step.
     pub(super) fn may_run(&self, it: &Sequence) -> bool {
         self.alone.is_none_or(|alone| alone.sequence == it.id)

@@ -68,6 +68,7 @@ impl First {
     fn fill(&mut self, lane: &[InstanceId], payload_max: usize) -> Vec<Slice> {
         let by_payload = payload_max.saturating_sub(MESSAGE_OVERHEAD_BYTES) / self.row_bytes.max(1);
         let mut budget = self.budget.rows().min(by_payload.max(1)) as u32;
+        self.renew_outgrown(lane);
         let window = self.settings.window;
         let steps = self.depth.limit(self.on_lane(lane).count()).max(1);
         let decoding = self.on_lane(lane).filter(|it| it.decodes() || it.awaits_token).count();
@@ -93,6 +94,15 @@ impl First {
         // A later sequence's need may have preempted one that was taken before.
         slices.retain(|slice| self.sequences.contains_key(&slice.sequence));
         slices
+    }
+
+    /// Begins those of a lane anew whose keys and values are other ones at the length that they have come to.
+    fn renew_outgrown(&mut self, lane: &[InstanceId]) {
+        let Some(length) = self.shard.engine.short_length() else { return };
+        let outgrown = self.on_lane(lane).filter(|it| it.has_outgrown(length) && self.may_run(it));
+        for id in outgrown.map(|it| it.id).collect::<Vec<_>>() {
+            self.begin_anew(id);
+        }
     }
 
     /// Takes up to `rows` rows of a sequence into the step, if there are blocks for them or can be made.
@@ -139,12 +149,19 @@ impl First {
             .filter(|it| it.id > id && it.computed() > 0 && !it.awaits_token && it.last_step != step)
             .map(|it| it.id)
             .max()?;
-        let mut it = self.sequences.remove(&victim)?;
         metrics::counter!("tokenway_preemptions_total").increment(1);
+        self.begin_anew(victim)
+    }
+
+    /// Frees the blocks of a sequence without a row on its way, by the step that is being made; it is computed from its tokens, as
+    /// another.
+    fn begin_anew(&mut self, id: SequenceId) -> Option<()> {
+        let mut it = self.sequences.remove(&id)?;
         self.usage.shrink(&it.route, self.blocks_for(it.computed()));
         self.release(&it);
         let number = self.number();
-        it.preempt(number);
+        it.begin_anew(number);
+        self.alone_goes_on_as(id, number);
         self.renumber(it.route_id(), number);
         self.sequences.insert(number, it);
         Some(())

@@ -143,13 +143,19 @@ impl Sequence {
         })
     }
 
+    /// Whether it has grown beyond `length` since it was opened with at most so many tokens.
+    pub(super) fn has_outgrown(&self, length: u32) -> bool {
+        let opened = self.prompt_tokens + self.forced;
+        self.computed > 0 && !self.awaits_token && opened <= length && self.ids.len() as u32 > length
+    }
+
     /// Whether later stages hold something of it.
     pub(super) fn is_open(&self) -> bool {
         self.opened
     }
 
-    /// Gives up its keys and values: it goes on as sequence `id`, with the tokens it has made forced.
-    pub(super) fn preempt(&mut self, id: SequenceId) {
+    /// Gives up its keys and values: it is computed anew as sequence `id`, with the tokens it has made forced.
+    pub(super) fn begin_anew(&mut self, id: SequenceId) {
         self.id = id;
         self.forced = self.ids.len() as u32 - self.prompt_tokens;
         self.computed = 0;

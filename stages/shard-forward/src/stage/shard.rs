@@ -205,8 +205,18 @@ impl Shard {
         if grids.iter().all(|grids| grids.is_empty()) {
             grids.clear();
         }
-        let batch = StepBatch { slices: &local, overlays, grids: &grids, rows: &specs };
+        let opened = match self.engine.short_length() {
+            Some(_) => slices.iter().filter_map(|slice| self.opened(head.origin, slice)).collect(),
+            None => Vec::new(),
+        };
+        let batch = StepBatch { slices: &local, overlays, grids: &grids, opened: &opened, rows: &specs };
         self.engine.forward(&batch, states)
+    }
+
+    /// Tokens that a slice's sequence was opened with.
+    fn opened(&self, origin: InstanceId, slice: &Slice) -> Option<u32> {
+        let open = &self.held.get(&(origin, slice.sequence))?.open;
+        Some(open.prompt_tokens.saturating_add(open.forced_tokens))
     }
 
     /// One message to each sample instance that has a row or a decision in this step.

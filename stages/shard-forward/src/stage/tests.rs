@@ -16,9 +16,11 @@ use schemas::request::{Context, Generation, Payload};
 use schemas::token::{Finish, Token, Tokens};
 use schemas::{Edge, FailureKind, Fingerprint, InstanceId, Role, RouteId, SequenceId, SessionId, wire};
 
+mod outgrown;
+
 use super::first::{First, SWEEP_AFTER};
 use super::shard::Shard;
-use crate::engine::Echo;
+use crate::engine::{Echo, Engine};
 
 const FP: Fingerprint = Fingerprint(1);
 const ME: InstanceId = InstanceId(10);
@@ -54,6 +56,13 @@ struct Came {
 
 impl Bench {
     fn new(change: impl FnOnce(&mut ShardForward)) -> Self {
+        Self::with_engine(change, |echo| Box::new(echo))
+    }
+
+    fn with_engine(
+        change: impl FnOnce(&mut ShardForward),
+        engine: impl FnOnce(Echo) -> Box<dyn Engine>,
+    ) -> Self {
         let mut settings = ShardForward {
             max_sequences: 8,
             kv_tokens: 1024,
@@ -63,8 +72,8 @@ impl Bench {
             ..ShardForward::default()
         };
         change(&mut settings);
-        let engine = Echo::new(false, settings.kv_tokens, settings.block_tokens).unwrap();
-        let shard = Shard::new(Box::new(engine), FP, 0, false, 64);
+        let echo = Echo::new(false, settings.kv_tokens, settings.block_tokens).unwrap();
+        let shard = Shard::new(engine(echo), FP, 0, false, 64);
         let first = First::new(shard, settings, 2, 1);
         let alive = vec![LATER, SAMPLE, DETOKENIZE];
         let mut bench = Self {

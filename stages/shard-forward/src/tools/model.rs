@@ -82,7 +82,7 @@ pub(super) fn slice(sequence: u64, start: u32, ids: Vec<u32>) -> Slice {
 /// One step of a whole model, as far as `spec` asks of each slice. It is over when this returns.
 pub(super) fn step(engine: &mut Decoder, slices: &[Slice], spec: &RowSpec) -> anyhow::Result<Vec<RowOutput>> {
     let specs = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
-    match engine.forward(&StepBatch { slices, overlays: &[], grids: &[], rows: &specs }, None)? {
+    match engine.forward(&StepBatch::new(slices, &specs), None)? {
         StepOutput::Rows(rows) => Ok(rows.into_iter().collect::<Result<_, _>>()?),
         StepOutput::Hidden(_) => anyhow::bail!("the whole model gave no logits"),
     }

@@ -182,7 +182,7 @@ fn images_of_another_number_of_slices_are_refused() {
     use shard_forward::engine::{Engine, StepBatch};
     let mut model = Model::golden(NAME);
     let slices = [slice(1, 0, &[5], false)];
-    let batch = StepBatch { slices: &slices, overlays: &[], grids: &[&[], &[]], rows: &[] };
+    let batch = StepBatch { grids: &[&[], &[]], ..StepBatch::new(&slices, &[]) };
     assert!(model.shards[0].forward(&batch, None).is_err());
     assert_eq!((model.shards[0].blocks_used(), slices[0].sequence), (0, SequenceId(1)));
 }

@@ -84,6 +84,7 @@ fn bf16_stays_close_in_whole_in_chunks_and_batched() {
             assert_close_in_bf16(&found, prompt, &prompts, &format!("{name}, prompt {i}"));
             for chunk in [1, 7] {
                 let mut model = Model::load(&golden(name), 1, &options(DType::Bf16, 32_768));
+                model.opened = Some(prompt.ids.len() as u32);
                 let mut found = Vec::new();
                 for start in (0..prompt.ids.len()).step_by(chunk) {
                     let end = (start + chunk).min(prompt.ids.len());
@@ -167,6 +168,7 @@ fn prefill_in_chunks_is_prefill_in_one_piece() {
             let last = &prompt.logits[prompt.logits.len() - 1..];
             for chunk in [1, 5, 16, 32] {
                 let mut model = Model::golden(name);
+                model.opened = Some(prompt.ids.len() as u32);
                 let mut start = 0;
                 let mut found = Vec::new();
                 for ids in prompt.ids.chunks(chunk) {
@@ -262,18 +264,14 @@ fn a_step_that_cannot_be_computed_changes_nothing() {
     assert!(model.step(&[slice(1, 0, &[1, 128], true)], &greedy()).is_err(), "outside the vocabulary");
     assert!(model.step(&[slice(1, 1, &[1], true)], &greedy()).is_err(), "a gap");
     let slices = [slice(1, 0, &[1, 2], true)];
-    let batch = StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[greedy()] };
+    let specs = [greedy()];
+    let batch = StepBatch::new(&slices, &specs);
     let data = vec![0; 3 * 64 * 4].into();
     let three_rows = schemas::Tensor::new(DType::F32, vec![3, 64], data).unwrap();
     assert!(model.shards[1].forward(&batch, None).is_err(), "no states");
     assert!(model.shards[1].forward(&batch, Some(&three_rows)).is_err(), "another shape");
     assert!(model.shards[0].forward(&batch, Some(&three_rows)).is_err(), "states for the first");
-    assert!(
-        model.shards[1]
-            .forward(&StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[] }, None)
-            .is_err(),
-        "no rows"
-    );
+    assert!(model.shards[1].forward(&StepBatch::new(&slices, &[]), None).is_err(), "no rows");
     assert!(model.shards.iter().all(|shard| shard.blocks_used() == 0));
 }
 

@@ -67,6 +67,8 @@ pub struct Model {
     pub overlays: Vec<Overlay>,
     /// Of prompts with images, by sequence.
     pub grids: HashMap<SequenceId, Vec<Grid>>,
+    /// Tokens that every sequence was opened with; none where they are in their first slices.
+    pub opened: Option<u32>,
 }
 
 /// The folder of a golden; an absolute path stays as it is.
@@ -139,7 +141,8 @@ impl Model {
         let folder = ModelFolder::open(folder).unwrap();
         let plan = LayerPlan::even(folder.config().num_hidden_layers as u32, shards).unwrap();
         let load = |shard| Decoder::load(&folder, &plan, shard, options).unwrap();
-        Self { shards: (0..shards).map(load).collect(), overlays: Vec::new(), grids: HashMap::new() }
+        let shards = (0..shards).map(load).collect();
+        Self { shards, overlays: Vec::new(), grids: HashMap::new(), opened: None }
     }
 
     pub fn golden(name: &str) -> Self {
@@ -150,10 +153,11 @@ impl Model {
         let rows = vec![spec.clone(); slices.iter().filter(|slice| slice.sample).count()];
         let grids = slices.iter().map(|slice| self.grids.get(&slice.sequence).map_or(&[][..], |it| it));
         let grids: Vec<&[Grid]> = grids.collect();
+        let opened: Vec<u32> = self.opened.iter().flat_map(|opened| vec![*opened; slices.len()]).collect();
         let mut states = None;
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let overlays = if index == 0 { &self.overlays[..] } else { &[] };
-            let batch = StepBatch { slices, overlays, grids: &grids, rows: &rows };
+            let batch = StepBatch { slices, overlays, grids: &grids, opened: &opened, rows: &rows };
             match shard.forward(&batch, states.as_ref())? {
                 StepOutput::Hidden(hidden) => states = hidden,
                 rows => return Ok(rows),
@@ -178,21 +182,24 @@ impl Model {
         rows.into_iter().map(|row| row.unwrap().candidates[0].0).collect()
     }
 
-    /// What follows each prompt greedily, all in one batch.
+    /// What follows each prompt greedily, all in one batch. One that outgrows the model's short length begins anew.
     pub fn continue_greedily(&mut self, prompts: &[Prompt], tokens: usize) -> Vec<Vec<u32>> {
-        let first: Vec<Slice> =
+        let short = self.shards[0].short_length().map_or(usize::MAX, |length| length as usize);
+        let anew = prompts.len() as u64;
+        let mut step: Vec<Slice> =
             (0..).zip(prompts).map(|(i, prompt)| slice(i, 0, &prompt.ids, true)).collect();
-        let mut answers: Vec<Vec<u32>> = self.greedy(&first).into_iter().map(|id| vec![id]).collect();
+        let mut answers = vec![Vec::new(); prompts.len()];
         while answers[0].len() < tokens {
-            let last = |(i, prompt, answer): (u64, &Prompt, &Vec<u32>)| {
-                let position = prompt.ids.len() + answer.len() - 1;
-                slice(i, position, &answer[answer.len() - 1..], true)
-            };
-            let rows =
-                (0..).zip(prompts).zip(&answers).map(|((i, prompt), answer)| last((i, prompt, answer)));
-            let step: Vec<Slice> = rows.collect();
             for (answer, id) in answers.iter_mut().zip(self.greedy(&step)) {
                 answer.push(id);
+            }
+            for ((slice, prompt), answer) in step.iter_mut().zip(prompts).zip(&answers) {
+                let length = prompt.ids.len() + answer.len();
+                *slice = if prompt.ids.len() <= short && length == short + 1 {
+                    self::slice(slice.sequence.0 + anew, 0, &[&prompt.ids[..], answer].concat(), true)
+                } else {
+                    self::slice(slice.sequence.0, length - 1, &answer[answer.len() - 1..], true)
+                };
             }
         }
         answers

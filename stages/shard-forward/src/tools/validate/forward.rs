@@ -87,7 +87,7 @@ pub(super) fn shards(
     // One after the other, so that no more of the model is in memory than its half.
     let hidden = {
         let mut first = Decoder::load(folder, &plan, 0, options)?;
-        match first.forward(&StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &[] }, None)? {
+        match first.forward(&StepBatch::new(&slices, &[]), None)? {
             StepOutput::Hidden(states) => states.context("the first half gave no hidden states")?,
             StepOutput::Rows(_) => bail!("the first half gave logits"),
         }
@@ -95,7 +95,7 @@ pub(super) fn shards(
     let mut second = Decoder::load(folder, &plan, 1, options)?;
     let complete = RowSpec { candidates: u32::MAX, ..RowSpec::default() };
     let specs = vec![complete; slices.len()];
-    let batch = StepBatch { slices: &slices, overlays: &[], grids: &[], rows: &specs };
+    let batch = StepBatch::new(&slices, &specs);
     let StepOutput::Rows(rows) = second.forward(&batch, Some(&hidden))? else {
         bail!("the second half gave no logits")
     };
