@@ -2,12 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_shuffle_epi8, _mm_storeu_si128, _mm256_add_epi32,
-    _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m128i, __m256, __m256i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_srli_epi64, _mm256_add_epi32,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
+    _mm256_cvtepi32_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_permutevar8x32_ps, _mm256_set_m128i,
+    _mm256_set1_epi8, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
+    _mm256_shuffle_epi8, _mm256_sll_epi64, _mm256_srl_epi64, _mm256_storeu_ps, _mm256_sub_epi8,
 };
 
-use super::block::{GROUP, Numbers, Words};
+use super::block::{GROUP, Words, ones};
 use super::vectors::Vectors;
 use crate::cpu::Kernel;
 use crate::lanes::{LANES, Lanes};
@@ -38,12 +41,14 @@ fn pairs(_: Avx2, w: __m256i, x: &[i16; GROUP], half: usize) -> __m256i {
 
 /// Adds `numbers * scale` to `sums`.
 #[inline(always)]
-fn accumulate(_: Avx2, sums: __m256, numbers: __m256i, scale: f32) -> __m256 {
+fn accumulate(_: Avx2, sums: __m256, numbers: __m256i, scale: __m256) -> __m256 {
     // SAFETY: the processor has AVX2 and FMA.
-    unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(numbers), _mm256_set1_ps(scale), sums) }
+    unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(numbers), scale, sums) }
 }
 
 impl Vectors for Avx2 {
+    type Words = __m256i;
+    type Numbers = __m256i;
     type Wide = [__m256i; 2];
     type Sums = __m256;
 
@@ -53,27 +58,114 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
+    fn words(self, words: Words) -> __m256i {
+        // SAFETY: the processor has AVX; 32 bytes are read of an array of 32, at any alignment.
+        unsafe { _mm256_loadu_si256(words.as_ptr().cast::<__m256i>()) }
+    }
+
+    #[inline(always)]
+    fn bits(self, bytes: &[u8], shift: usize, width: u32) -> __m256i {
+        let (bytes, mask) = (&bytes[..GROUP], ones(width).cast_signed());
+        // SAFETY: the processor has AVX2; 32 bytes are read of a slice of 32, at any alignment.
+        unsafe {
+            let words = _mm256_loadu_si256(bytes.as_ptr().cast::<__m256i>());
+            let shifted = _mm256_srl_epi64(words, _mm_cvtsi32_si128(shift as i32));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask))
+        }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: &[u8]) -> __m256i {
+        let bytes = &bytes[..GROUP / 2];
+        // SAFETY: the processor has AVX2; 16 bytes are read of a slice of 16, at any alignment.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast::<__m128i>());
+            let both = _mm256_set_m128i(_mm_srli_epi64::<4>(bytes), bytes);
+            _mm256_and_si256(both, _mm256_set1_epi8(15))
+        }
+    }
+
+    #[inline(always)]
+    fn join(self, low: __m256i, high: __m256i, shift: u32) -> __m256i {
+        // SAFETY: the processor has AVX2.
+        unsafe { _mm256_or_si256(low, _mm256_sll_epi64(high, _mm_cvtsi32_si128(shift as i32))) }
+    }
+
+    #[inline(always)]
+    fn signed(self, words: __m256i, offset: u8) -> __m256i {
+        // SAFETY: the processor has AVX2.
+        unsafe { _mm256_sub_epi8(words, _mm256_set1_epi8(offset.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[i8; 16], indices: __m256i) -> __m256i {
+        // SAFETY: the processor has AVX2; 16 bytes are read of an array of 16, at any alignment.
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast::<__m128i>());
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), indices)
+        }
+    }
+
+    #[inline(always)]
     fn zeros(self) -> __m256 {
         // SAFETY: the processor has AVX.
         unsafe { _mm256_setzero_ps() }
     }
 
     #[inline(always)]
-    fn widen(self, numbers: &Numbers) -> [__m256i; 2] {
-        let [low, high] = [0, 1].map(|half| numbers.as_chunks::<16>().0[half].as_ptr().cast::<__m128i>());
-        // SAFETY: the processor has AVX2; 16 bytes are read of each array of 16, at any alignment.
-        unsafe { [_mm256_cvtepi8_epi16(_mm_loadu_si128(low)), _mm256_cvtepi8_epi16(_mm_loadu_si128(high))] }
+    fn load(self, numbers: &Lanes) -> __m256 {
+        // SAFETY: the processor has AVX; 32 bytes are read of an array of 32, at any alignment.
+        unsafe { _mm256_loadu_ps(numbers.as_ptr()) }
     }
 
     #[inline(always)]
-    fn add(self, sums: __m256, w: [__m256i; 2], x: &[i16; GROUP], scale: f32) -> __m256 {
+    fn splat(self, number: f32) -> __m256 {
+        // SAFETY: the processor has AVX.
+        unsafe { _mm256_set1_ps(number) }
+    }
+
+    #[inline(always)]
+    fn lane(self, numbers: __m256, lane: usize) -> __m256 {
+        // SAFETY: the processor has AVX2.
+        unsafe { _mm256_permutevar8x32_ps(numbers, _mm256_set1_epi32(lane as i32)) }
+    }
+
+    #[inline(always)]
+    fn twice<const UPPER: bool>(self, numbers: __m256) -> __m256 {
+        // SAFETY: the processor has AVX2.
+        unsafe {
+            let lanes = match UPPER {
+                false => _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3),
+                true => _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7),
+            };
+            _mm256_permutevar8x32_ps(numbers, lanes)
+        }
+    }
+
+    #[inline(always)]
+    fn multiply(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the processor has AVX.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn widen(self, numbers: __m256i) -> [__m256i; 2] {
+        // SAFETY: the processor has AVX2.
+        unsafe {
+            let halves = [_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers)];
+            [_mm256_cvtepi8_epi16(halves[0]), _mm256_cvtepi8_epi16(halves[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, sums: __m256, w: [__m256i; 2], x: &[i16; GROUP], scale: __m256) -> __m256 {
         // SAFETY: the processor has AVX2.
         let both = unsafe { _mm256_add_epi32(pairs(self, w[0], x, 0), pairs(self, w[1], x, 1)) };
         accumulate(self, sums, both, scale)
     }
 
     #[inline(always)]
-    fn add_halves(self, sums: __m256, w: [__m256i; 2], x: &[i16; GROUP], scales: [f32; 2]) -> __m256 {
+    fn add_halves(self, sums: __m256, w: [__m256i; 2], x: &[i16; GROUP], scales: [__m256; 2]) -> __m256 {
         let sums = accumulate(self, sums, pairs(self, w[0], x, 0), scales[0]);
         accumulate(self, sums, pairs(self, w[1], x, 1), scales[1])
     }
@@ -84,20 +176,5 @@ impl Vectors for Avx2 {
         // SAFETY: the processor has AVX; 32 bytes are written to an array of 32, at any alignment.
         unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sums) };
         lanes
-    }
-
-    #[inline(always)]
-    fn look_up(self, table: &[i8; 16], indices: Words) -> Numbers {
-        let mut numbers = [0; GROUP];
-        // By halves, as what makes `indices` computes them: a load of what two stores wrote would wait for both.
-        for (numbers, indices) in numbers.as_chunks_mut::<16>().0.iter_mut().zip(indices.as_chunks::<2>().0) {
-            // SAFETY: the processor has SSSE3; 16 bytes are read and written of arrays of 16, at any alignment.
-            unsafe {
-                let table = _mm_loadu_si128(table.as_ptr().cast::<__m128i>());
-                let indices = _mm_loadu_si128(indices.as_ptr().cast::<__m128i>());
-                _mm_storeu_si128(numbers.as_mut_ptr().cast::<__m128i>(), _mm_shuffle_epi8(table, indices));
-            }
-        }
-        numbers
     }
 }

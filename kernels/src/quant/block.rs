@@ -17,10 +17,10 @@ pub(crate) trait Shape: Sized + Send + Sync + 'static {
     /// Whether there are offsets other than zero.
     const OFFSETS: bool;
 
-    /// `[Numbers; ELEMENTS / 32]`
-    type Groups: AsRef<[Numbers]>;
+    /// `[N; ELEMENTS / 32]`
+    type Groups<N: Copy + Send + Sync>: AsRef<[N]> + Copy + Send + Sync;
     /// `[f32; ELEMENTS / 32 * PER_GROUP]`
-    type Scales: AsRef<[f32]> + AsMut<[f32]> + Copy;
+    type Scales: AsRef<[f32]> + Copy;
 }
 
 /// The shape of blocks of `GROUPS` groups.
@@ -32,7 +32,7 @@ impl<const GROUPS: usize, const SCALES: usize, const OFFSETS: bool> Shape
     const ELEMENTS: usize = GROUPS * GROUP;
     const PER_GROUP: usize = SCALES / GROUPS;
     const OFFSETS: bool = OFFSETS;
-    type Groups = [Numbers; GROUPS];
+    type Groups<N: Copy + Send + Sync> = [N; GROUPS];
     type Scales = [f32; SCALES];
 }
 
@@ -46,23 +46,23 @@ pub(crate) trait BlockFormat: Send + Sync + 'static {
     const BYTES: usize;
 
     /// Any bytes are a block; some have scales that are not finite.
-    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape>;
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers>;
 
     /// Weights that are not finite make some block or other.
     fn quantise(weights: &[f32], block: &mut [u8]);
 }
 
 /// A block: weight `i` is `scale * number + offset` in f32, rounded after each operation.
-pub(crate) struct Unpacked<S: Shape> {
-    /// In the order of the weights.
-    pub numbers: S::Groups,
+pub(crate) struct Unpacked<S: Shape, N: Copy + Send + Sync> {
+    /// Those of each group, in the order of the weights.
+    pub numbers: S::Groups<N>,
     /// In the order of the groups and halves.
     pub scales: S::Scales,
     /// As `scales`. Where the format has none, negative zeros: to add them changes nothing, not even a zero's sign.
     pub offsets: S::Scales,
 }
 
-impl<S: Shape> Unpacked<S> {
+impl<S: Shape> Unpacked<S, Numbers> {
     /// Writes the block's weights.
     #[inline(always)]
     pub fn dequantise(&self, weights: &mut [f32]) {
@@ -128,11 +128,16 @@ pub(crate) fn pack_nibbles(nibbles: &[u8; GROUP], bytes: &mut [u8]) {
     }
 }
 
+/// A byte whose lowest `width` bits are set.
+pub(crate) const fn ones(width: u32) -> u8 {
+    u8::MAX >> (8 - width)
+}
+
 /// Bits `shift..shift + width` of 32 bytes.
 #[inline(always)]
 pub(crate) fn bits(bytes: &[u8], shift: usize, width: u32) -> Words {
     let bytes = &bytes[..GROUP];
-    [0, 8, 16, 24].map(|at| word_at(bytes, at) >> shift & each((1 << width) - 1))
+    [0, 8, 16, 24].map(|at| word_at(bytes, at) >> shift & each(ones(width)))
 }
 
 /// Each bit of four bytes.
@@ -153,13 +158,13 @@ pub(crate) fn join(low: Words, high: Words, shift: u32) -> Words {
     std::array::from_fn(|i| low[i] | high[i] << shift)
 }
 
-/// `numbers - offset`, as signed numbers: both are below 128.
+/// `bytes - offset`, as signed numbers: without an offset any, else both are below 128.
 #[inline(always)]
-pub(crate) fn signed(numbers: Words, offset: u8) -> Numbers {
+pub(crate) fn signed(bytes: Words, offset: u8) -> Numbers {
     let mut out = [0; GROUP];
-    for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+    for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(bytes) {
         // With bit 7 set no byte borrows of the next, and without again it is the difference.
-        let difference = ((word | each(128)) - each(offset)) ^ each(128);
+        let difference = if offset == 0 { word } else { ((word | each(128)) - each(offset)) ^ each(128) };
         *out = difference.to_le_bytes().map(u8::cast_signed);
     }
     out

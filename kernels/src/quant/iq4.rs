@@ -2,7 +2,7 @@
 //!
 //! Source of layouts and levels: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
-use super::block::{BlockFormat, GROUP, Layout, Unpacked, f16_at, nibbles, pack_nibbles, put_f16};
+use super::block::{BlockFormat, GROUP, Layout, Unpacked, f16_at, pack_nibbles, put_f16};
 use super::k_search;
 use super::simple::inverse;
 use super::vectors::Vectors;
@@ -35,8 +35,8 @@ impl BlockFormat for IQ4_NL {
     const BYTES: usize = 18;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        let numbers = [vectors.look_up(&LEVELS, nibbles(&block[2..]))];
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        let numbers = [vectors.look_up(&LEVELS, vectors.nibbles(&block[2..]))];
         Unpacked { numbers, scales: [f16_at(block, 0)], offsets: [-0.0] }
     }
 
@@ -56,16 +56,16 @@ impl BlockFormat for IQ4_XS {
     const BYTES: usize = 136;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let d = f16_at(block, 0);
         let upper = u16::from_le_bytes([block[2], block[3]]);
         let mut scales = [0.0; GROUPS];
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for j in 0..GROUPS {
             let low = block[4 + j / 2] >> (j % 2 * 4) & 15;
             let high = (upper >> (2 * j) & 3) as u8;
             scales[j] = d * f32::from((low | high << 4).cast_signed() - 32);
-            numbers[j] = vectors.look_up(&LEVELS, nibbles(&block[8 + j * GROUP / 2..]));
+            numbers[j] = vectors.look_up(&LEVELS, vectors.nibbles(&block[8 + j * GROUP / 2..]));
         }
         Unpacked { numbers, scales, offsets: [-0.0; GROUPS] }
     }

@@ -2,9 +2,7 @@
 //!
 //! Source of layouts: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
-use super::block::{
-    BlockFormat, GROUP, Layout, Unpacked, Words, bits, each, f16_at, join, put_f16, signed, word_at,
-};
+use super::block::{BlockFormat, GROUP, Layout, Unpacked, each, f16_at, put_f16, word_at};
 use super::k_search::{self, Affine};
 use super::vectors::Vectors;
 
@@ -21,16 +19,16 @@ impl BlockFormat for Q2_K {
     const BYTES: usize = 84;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
         let (mut scales, mut offsets) = ([0.0; HALVES], [0.0; HALVES]);
         for (half, packed) in block[..HALVES].iter().enumerate() {
             scales[half] = d * f32::from(packed & 15);
             offsets[half] = -(dmin * f32::from(packed >> 4));
         }
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
-            *numbers = signed(twos(&block[16..80], j), 0);
+            *numbers = vectors.signed(twos(vectors, &block[16..80], j), 0);
         }
         Unpacked { numbers, scales, offsets }
     }
@@ -57,7 +55,7 @@ impl BlockFormat for Q3_K {
     const BYTES: usize = 110;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let d = f16_at(block, 108);
         let mut scales = [0.0; HALVES];
         for (scales, word) in scales.as_chunks_mut::<8>().0.iter_mut().zip(three_scales(&block[96..108])) {
@@ -65,10 +63,10 @@ impl BlockFormat for Q3_K {
                 *scale = d * f32::from(byte.cast_signed() - 32);
             }
         }
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
-            let (low, high) = (twos(&block[32..96], j), bits(block, j, 1));
-            *numbers = signed(join(low, high, 2), 4);
+            let (low, high) = (twos(vectors, &block[32..96], j), vectors.bits(block, j, 1));
+            *numbers = vectors.signed(vectors.join(low, high, 2), 4);
         }
         Unpacked { numbers, scales, offsets: [-0.0; HALVES] }
     }
@@ -111,11 +109,11 @@ impl BlockFormat for Q4_K {
     const BYTES: usize = 144;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let (scales, offsets) = scales_and_offsets(block);
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
-            *numbers = signed(fours(&block[16..], j), 0);
+            *numbers = vectors.signed(fours(vectors, &block[16..], j), 0);
         }
         Unpacked { numbers, scales, offsets }
     }
@@ -137,12 +135,12 @@ impl BlockFormat for Q5_K {
     const BYTES: usize = 176;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let (scales, offsets) = scales_and_offsets(block);
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
-            let (low, high) = (fours(&block[48..], j), bits(&block[16..48], j, 1));
-            *numbers = signed(join(low, high, 4), 0);
+            let (low, high) = (fours(vectors, &block[48..], j), vectors.bits(&block[16..48], j, 1));
+            *numbers = vectors.signed(vectors.join(low, high, 4), 0);
         }
         Unpacked { numbers, scales, offsets }
     }
@@ -168,16 +166,17 @@ impl BlockFormat for Q6_K {
     const BYTES: usize = 210;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let d = f16_at(block, 208);
         let mut scales = [0.0; HALVES];
         for (scale, byte) in scales.iter_mut().zip(&block[192..208]) {
             *scale = d * f32::from(byte.cast_signed());
         }
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
-            let (low, high) = (bits(&block[six_low(j)..], six_shift(j), 4), twos(&block[128..192], j));
-            *numbers = signed(join(low, high, 4), 32);
+            let (low, high) =
+                (vectors.bits(&block[six_low(j)..], six_shift(j), 4), twos(vectors, &block[128..192], j));
+            *numbers = vectors.signed(vectors.join(low, high, 4), 32);
         }
         Unpacked { numbers, scales, offsets: [-0.0; HALVES] }
     }
@@ -211,8 +210,8 @@ fn six_shift(j: usize) -> usize {
 
 /// Numbers of two bits: four groups in 32 bytes.
 #[inline(always)]
-fn twos(bytes: &[u8], j: usize) -> Words {
-    bits(&bytes[j / 4 * GROUP..], j % 4 * 2, 2)
+fn twos<V: Vectors>(vectors: V, bytes: &[u8], j: usize) -> V::Words {
+    vectors.bits(&bytes[j / 4 * GROUP..], j % 4 * 2, 2)
 }
 
 fn put_twos(numbers: &[u8; ELEMENTS], bytes: &mut [u8]) {
@@ -223,8 +222,8 @@ fn put_twos(numbers: &[u8; ELEMENTS], bytes: &mut [u8]) {
 
 /// Numbers of four bits: two groups in 32 bytes.
 #[inline(always)]
-fn fours(bytes: &[u8], j: usize) -> Words {
-    bits(&bytes[j / 2 * GROUP..], j % 2 * 4, 4)
+fn fours<V: Vectors>(vectors: V, bytes: &[u8], j: usize) -> V::Words {
+    vectors.bits(&bytes[j / 2 * GROUP..], j % 2 * 4, 4)
 }
 
 fn put_fours(numbers: &[u8; ELEMENTS], bytes: &mut [u8]) {

@@ -82,7 +82,7 @@ impl<F: BlockFormat, V: Vectors> Kernel for Typed<'_, F, V> {
             return;
         }
         let row_blocks = row_bytes / F::BYTES;
-        let outputs = (UNPACKED_MAX / row_blocks / size_of::<Unpacked<F::Shape>>()).max(1);
+        let outputs = (UNPACKED_MAX / row_blocks / size_of::<Unpacked<F::Shape, V::Numbers>>()).max(1);
         let mut unpacked = Vec::with_capacity(outputs.min(weights.len() / row_bytes) * row_blocks);
         for (weights, sums) in weights.chunks(outputs * row_bytes).zip(sums.chunks_mut(outputs * x.rows())) {
             unpacked.clear();
@@ -95,10 +95,10 @@ impl<F: BlockFormat, V: Vectors> Kernel for Typed<'_, F, V> {
 }
 
 /// All rows with unpacked weights: compiled for each shape, not for each format.
-struct AllRows<'a, S: Shape, V> {
+struct AllRows<'a, S: Shape, V: Vectors> {
     vectors: V,
     /// `[outputs, row_blocks]`
-    blocks: &'a [Unpacked<S>],
+    blocks: &'a [Unpacked<S, V::Numbers>],
     row_blocks: usize,
     x: &'a Activations,
     /// `[outputs, rows]`
@@ -133,7 +133,7 @@ impl<S: Shape, V: Vectors> Kernel for AllRows<'_, S, V> {
 #[inline(always)]
 fn some_rows<S: Shape, V: Vectors, const R: usize>(
     vectors: V,
-    blocks: impl Iterator<Item = impl Borrow<Unpacked<S>>>,
+    blocks: impl Iterator<Item = impl Borrow<Unpacked<S, V::Numbers>>>,
     x: &Activations,
     from: usize,
 ) -> [f32; R] {
@@ -144,16 +144,22 @@ fn some_rows<S: Shape, V: Vectors, const R: usize>(
     for (i, block) in blocks.enumerate() {
         let block = block.borrow();
         let first = i * groups;
-        let scales: [S::Scales; R] = std::array::from_fn(|r| scales(block, &x[r].scales[first..][..groups]));
         let x_numbers: [&[[i16; GROUP]]; R] = std::array::from_fn(|r| &x[r].numbers[first..][..groups]);
+        let mut scales = [Scales::zeros(vectors); R];
+        for r in 0..R {
+            scales[r] = Scales::new(vectors, block.scales.as_ref(), &x[r].scales[first..][..groups]);
+        }
+        let count = groups * S::PER_GROUP;
         for (j, numbers) in block.numbers.as_ref().iter().enumerate() {
-            let wide = vectors.widen(numbers);
+            let wide = vectors.widen(*numbers);
             for r in 0..R {
-                let (scales, x) = (scales[r].as_ref(), &x_numbers[r][j]);
+                let (scales, x) = (&scales[r], &x_numbers[r][j]);
                 sums[r] = if S::PER_GROUP == 1 {
-                    vectors.add(sums[r], wide, x, scales[j])
+                    vectors.add(sums[r], wide, x, scales.at(vectors, j, count, R))
                 } else {
-                    vectors.add_halves(sums[r], wide, x, [scales[2 * j], scales[2 * j + 1]])
+                    let scales =
+                        [scales.at(vectors, 2 * j, count, R), scales.at(vectors, 2 * j + 1, count, R)];
+                    vectors.add_halves(sums[r], wide, x, scales)
                 };
             }
         }
@@ -167,20 +173,47 @@ fn some_rows<S: Shape, V: Vectors, const R: usize>(
     std::array::from_fn(|r| lanes::sum(vectors.lanes(sums[r])) + lanes::sum(offsets[r]))
 }
 
-/// The products of the scales of weights and activations.
-#[inline(always)]
-fn scales<S: Shape>(block: &Unpacked<S>, x: &[f32]) -> S::Scales {
-    let mut scales = block.scales;
-    for (scales, x) in scales.as_mut().chunks_exact_mut(S::PER_GROUP).zip(x) {
-        for scale in scales {
-            *scale *= x;
+/// The products of the scales of weights and activations, up to 16: in registers for one row, else in memory, from where a number
+/// is in all lanes at once.
+#[derive(Clone, Copy)]
+struct Scales<V: Vectors> {
+    registers: [V::Sums; 2],
+    memory: [Lanes; 2],
+}
+
+impl<V: Vectors> Scales<V> {
+    #[inline(always)]
+    fn zeros(vectors: V) -> Self {
+        Self { registers: [vectors.zeros(); 2], memory: [[0.0; LANES]; 2] }
+    }
+
+    /// `weights`: of a block. `x`: one a group.
+    #[inline(always)]
+    fn new(vectors: V, weights: &[f32], x: &[f32]) -> Self {
+        let registers = match (weights.as_chunks().0, x.first_chunk()) {
+            ([scales], Some(x)) => [vectors.multiply(vectors.load(scales), vectors.load(x)); 2],
+            ([low, high, ..], Some(x)) => [
+                vectors.multiply(vectors.load(low), vectors.twice::<false>(vectors.load(x))),
+                vectors.multiply(vectors.load(high), vectors.twice::<true>(vectors.load(x))),
+            ],
+            _ => [vectors.splat(weights[0] * x[0]); 2],
+        };
+        Self { registers, memory: [vectors.lanes(registers[0]), vectors.lanes(registers[1])] }
+    }
+
+    /// Number `i` of `count`, in each lane, for one of `rows` rows.
+    #[inline(always)]
+    fn at(&self, vectors: V, i: usize, count: usize, rows: usize) -> V::Sums {
+        match (count, rows) {
+            (1, _) => self.registers[0],
+            (_, 1) => vectors.lane(self.registers[i / LANES], i % LANES),
+            _ => vectors.splat(self.memory[i / LANES][i % LANES]),
         }
     }
-    scales
 }
 
 #[inline(always)]
-fn add_offsets<S: Shape>(block: &Unpacked<S>, x: &[f32], lanes: &mut Lanes) {
+fn add_offsets<S: Shape, N: Copy + Send + Sync>(block: &Unpacked<S, N>, x: &[f32], lanes: &mut Lanes) {
     let offsets = block.offsets.as_ref();
     let (whole, rest) = offsets.as_chunks::<LANES>();
     for (offsets, x) in whole.iter().zip(x.as_chunks::<LANES>().0) {

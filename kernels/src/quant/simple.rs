@@ -2,21 +2,18 @@
 //!
 //! Source of layouts and rounding: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
-use super::block::{
-    BlockFormat, GROUP, Layout, Numbers, Unpacked, Words, f16_at, join, nibbles, pack_nibbles, put_f16,
-    signed, single_bits,
-};
+use super::block::{BlockFormat, GROUP, Layout, Unpacked, f16_at, pack_nibbles, put_f16, single_bits};
 use super::vectors::Vectors;
 
 /// No offset: see [`Unpacked::offsets`].
 const NONE: [f32; 1] = [-0.0];
 
 #[inline(always)]
-fn unpacked<const OFFSETS: bool>(
-    numbers: Numbers,
+fn unpacked<const OFFSETS: bool, N: Copy + Send + Sync>(
+    numbers: N,
     scale: f32,
     offsets: [f32; 1],
-) -> Unpacked<Layout<1, 1, OFFSETS>> {
+) -> Unpacked<Layout<1, 1, OFFSETS>, N> {
     Unpacked { numbers: [numbers], scales: [scale], offsets }
 }
 
@@ -28,8 +25,8 @@ impl BlockFormat for Q4_0 {
     const BYTES: usize = 18;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        unpacked(signed(nibbles(&block[2..]), 8), f16_at(block, 0), NONE)
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        unpacked(vectors.signed(vectors.nibbles(&block[2..]), 8), f16_at(block, 0), NONE)
     }
 
     #[inline(always)]
@@ -48,8 +45,8 @@ impl BlockFormat for Q4_1 {
     const BYTES: usize = 20;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        unpacked(signed(nibbles(&block[4..]), 0), f16_at(block, 0), [f16_at(block, 2)])
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        unpacked(vectors.signed(vectors.nibbles(&block[4..]), 0), f16_at(block, 0), [f16_at(block, 2)])
     }
 
     #[inline(always)]
@@ -69,8 +66,8 @@ impl BlockFormat for Q5_0 {
     const BYTES: usize = 22;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        unpacked(signed(fives(&block[2..]), 16), f16_at(block, 0), NONE)
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        unpacked(vectors.signed(fives(vectors, &block[2..]), 16), f16_at(block, 0), NONE)
     }
 
     #[inline(always)]
@@ -89,8 +86,8 @@ impl BlockFormat for Q5_1 {
     const BYTES: usize = 24;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        unpacked(signed(fives(&block[4..]), 0), f16_at(block, 0), [f16_at(block, 2)])
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        unpacked(vectors.signed(fives(vectors, &block[4..]), 0), f16_at(block, 0), [f16_at(block, 2)])
     }
 
     #[inline(always)]
@@ -110,12 +107,8 @@ impl BlockFormat for Q8_0 {
     const BYTES: usize = 34;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        let mut numbers = [0; GROUP];
-        for (number, byte) in numbers.iter_mut().zip(&block[2..]) {
-            *number = byte.cast_signed();
-        }
-        unpacked(numbers, f16_at(block, 0), NONE)
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        unpacked(vectors.signed(vectors.bytes(&block[2..]), 0), f16_at(block, 0), NONE)
     }
 
     #[inline(always)]
@@ -132,8 +125,8 @@ impl BlockFormat for Q8_0 {
 
 /// Numbers of five bits: 32 upper bits, then the lower four bits.
 #[inline(always)]
-fn fives(bytes: &[u8]) -> Words {
-    join(nibbles(&bytes[4..]), single_bits(bytes), 4)
+fn fives<V: Vectors>(vectors: V, bytes: &[u8]) -> V::Words {
+    vectors.join(vectors.nibbles(&bytes[4..]), vectors.words(single_bits(bytes)), 4)
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! Source of layouts and rounding: `gguf/quants.py` of the gguf Python package 0.19, `ggml-common.h`.
 
-use super::block::{BlockFormat, GROUP, Layout, Unpacked, bits, f16_at, put_f16, signed, word_at};
+use super::block::{BlockFormat, GROUP, Layout, Unpacked, f16_at, put_f16, word_at};
 use super::simple::inverse;
 use super::vectors::Vectors;
 
@@ -25,22 +25,22 @@ impl BlockFormat for TQ1_0 {
     const BYTES: usize = 54;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
         let mut first = Fractions::new([0, 8, 16, 24].map(|at| word_at(block, at)));
         let mut second = Fractions::new([32, 40].map(|at| word_at(block, at)));
         // Bytes 48 to 51.
         let mut third = Fractions::new([word_at(block, 46) >> 16 & u64::from(u32::MAX)]);
-        let mut numbers = [[0; GROUP]; GROUPS];
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for numbers in &mut numbers[..5] {
-            *numbers = signed(first.next_digits(), 1);
+            *numbers = vectors.signed(vectors.words(first.next_digits()), 1);
         }
         for numbers in &mut numbers[5..7] {
             let ([a, b], [c, d]) = (second.next_digits(), second.next_digits());
-            *numbers = signed([a, b, c, d], 1);
+            *numbers = vectors.signed(vectors.words([a, b, c, d]), 1);
         }
         let [a, b] = second.next_digits();
         let mut four_and_four = || third.next_digits()[0] | third.next_digits()[0] << 32;
-        numbers[7] = signed([a, b, four_and_four(), four_and_four()], 1);
+        numbers[7] = vectors.signed(vectors.words([a, b, four_and_four(), four_and_four()]), 1);
         Unpacked { numbers, scales: [f16_at(block, 52); GROUPS], offsets: [-0.0; GROUPS] }
     }
 
@@ -93,10 +93,10 @@ impl BlockFormat for TQ2_0 {
     const BYTES: usize = 66;
 
     #[inline(always)]
-    fn unpack<V: Vectors>(_: V, block: &[u8]) -> Unpacked<Self::Shape> {
-        let mut numbers = [[0; GROUP]; GROUPS];
+    fn unpack<V: Vectors>(vectors: V, block: &[u8]) -> Unpacked<Self::Shape, V::Numbers> {
+        let mut numbers = [vectors.zero_numbers(); GROUPS];
         for (j, numbers) in numbers.iter_mut().enumerate() {
-            *numbers = signed(bits(&block[j / 4 * GROUP..], j % 4 * 2, 2), 1);
+            *numbers = vectors.signed(vectors.bits(&block[j / 4 * GROUP..], j % 4 * 2, 2), 1);
         }
         Unpacked { numbers, scales: [f16_at(block, 64); GROUPS], offsets: [-0.0; GROUPS] }
     }
