@@ -25,8 +25,9 @@ use crate::presence::Pulse;
 use crate::service::once_agreed;
 use crate::stage::{Inbox, Outbox, Stage};
 
-/// How long one pull waits at the broker before it is renewed.
-const PULL_EXPIRES: Duration = Duration::from_secs(20);
+/// How long one pull waits at the broker before it is renewed: shorter than the time after which a stopped instance counts as dead, so
+/// that an answer that goes on elsewhere is not handed to the stopped one again.
+const PULL_EXPIRES: Duration = Duration::from_secs(1);
 
 /// How long after the queues could not be opened the next try is made.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
