@@ -61,10 +61,10 @@ impl Plan {
         let record = &self.record;
         let answers = self.answers();
         let images = door.store(&self.images).await?;
-        let inputs = try_join_all(self.inputs.into_iter().map(|input| door.take_in(input))).await?;
+        let prompts = try_join_all(self.inputs.into_iter().map(|input| door.take_in(input))).await?;
         let asks = (0..answers).map(|index| Ask {
             choice: index as u32,
-            input: inputs[index / n].clone(),
+            input: prompts[index / n].clone(),
             images: images.clone(),
             generation: self.generation.clone(),
             now_unix: self.now_unix,
@@ -73,6 +73,7 @@ impl Plan {
         });
         let answers = try_join_all(asks.map(|ask| door.open(record, ask))).await?;
         let prompt_tokens = answers.iter().step_by(n).map(Answer::prompt_tokens).sum();
+        let inputs = prompts.iter().map(|prompt| prompt.input().clone()).collect();
         Ok(Opened { answers: answers.into_iter().enumerate().collect(), prompt_tokens, inputs, images })
     }
 }

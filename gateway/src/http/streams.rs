@@ -164,7 +164,8 @@ async fn reopen(
         }
     }
     let reopening = unfinished.into_iter().map(|(index, ids)| async move {
-        let answer = door.reopen(record, opening, index, images.clone(), ids).await?;
+        let prompt = door.adopt_prompt(opening.inputs[(index / opening.n) as usize].clone()).await?;
+        let answer = door.reopen(record, opening, index, (prompt, images.clone()), ids).await?;
         Ok::<_, Failure>((index as usize, answer))
     });
     Ok(Opened {

@@ -13,9 +13,9 @@ use schemas::{Failure, FailureKind, Fingerprint, Role, wire};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::ask;
 use super::door::Door;
 use super::images::Images;
+use super::prompt::{self, TakenIn};
 use super::quarantine;
 use super::roster::Delivery;
 use crate::bus::Queue;
@@ -55,6 +55,7 @@ pub struct Answer {
     fp: Fingerprint,
     /// As it was published last.
     request: Request,
+    prompt: TakenIn,
     images: Arc<Images>,
     deliveries: mpsc::Receiver<Delivery>,
     deadline: Instant,
@@ -75,7 +76,7 @@ impl Answer {
         door: Door,
         fp: Fingerprint,
         request: Request,
-        images: Arc<Images>,
+        (prompt, images): (TakenIn, Arc<Images>),
         deliveries: mpsc::Receiver<Delivery>,
         deadline: Instant,
     ) -> Self {
@@ -83,6 +84,7 @@ impl Answer {
             door,
             fp,
             request,
+            prompt,
             images,
             deliveries,
             deadline,
@@ -246,8 +248,10 @@ impl Answer {
     }
 
     async fn resubmit_once(&mut self) -> Result<(), Failure> {
-        self.images.store(&self.door.state().bus).await?;
-        self.request.forced = ask::forced(&self.journal, &self.door.state().bus).await?;
+        let bus = &self.door.state().bus;
+        self.prompt.store(bus).await?;
+        self.images.store(bus).await?;
+        self.request.forced = prompt::forced(&self.journal, bus).await?;
         self.submit().await
     }
 

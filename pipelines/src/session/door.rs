@@ -18,6 +18,7 @@ use super::catalog::Catalog;
 use super::deaths::Deaths;
 use super::feedback::Feedbacks;
 use super::images::{AskImage, Discards, Images};
+use super::prompt::TakenIn;
 use super::quarantine::{self, Quarantine};
 use super::roster::Roster;
 use super::waits::{Line, Waits};
@@ -130,8 +131,13 @@ impl Door {
     }
 
     /// A prompt as it travels: inside the message, or by hash when it is long.
-    pub async fn take_in(&self, input: AskInput) -> Result<Input, Failure> {
-        input.onto(&self.0.bus).await
+    pub async fn take_in(&self, input: AskInput) -> Result<TakenIn, Failure> {
+        TakenIn::new(input, &self.0.bus).await
+    }
+
+    /// A prompt of a stream that another door has taken in. `NotFound` when the store does not have it any more.
+    pub async fn adopt_prompt(&self, input: Input) -> Result<TakenIn, Failure> {
+        TakenIn::adopt(input, &self.0.bus).await
     }
 
     /// Stores anew the images of a stream that another door has stored, and takes away soon. `NotFound` when it has.
@@ -160,13 +166,12 @@ impl Door {
         record: &Record,
         opening: &Opening,
         index: u32,
-        images: Arc<Images>,
+        (prompt, images): (TakenIn, Arc<Images>),
         sent: Vec<u32>,
     ) -> Result<Answer, Failure> {
         let deadline = Duration::from_secs(record.deadline_seconds);
         let session = SessionId(rand::random());
-        let input = opening.inputs[(index / opening.n) as usize].clone();
-        if self.0.quarantine.holds(|| quarantine::key(opening.fp, &input, &images)) {
+        if self.0.quarantine.holds(|| quarantine::key(opening.fp, prompt.input(), &images)) {
             return Err(Failure::poison());
         }
         let deliveries = self.0.roster.open(session);
@@ -181,13 +186,14 @@ impl Door {
                 traceparent: None,
             },
             now_unix: opening.now_unix,
-            input,
+            input: prompt.input().clone(),
             images: images.refs(),
             generation: opening.generation.clone(),
             forced: Payload::Inline(Vec::new()),
         };
         let deadline = tokio::time::Instant::now() + deadline;
-        let mut answer = Answer::new(self.clone(), opening.fp, request, images, deliveries, deadline);
+        let mut answer =
+            Answer::new(self.clone(), opening.fp, request, (prompt, images), deliveries, deadline);
         answer.go_on_from(sent).await?;
         Ok(answer)
     }
@@ -203,7 +209,7 @@ impl Door {
                 format!("pipeline record `{}` is damaged", record.fp),
             ));
         };
-        if self.0.quarantine.holds(|| quarantine::key(fp, &ask.input, &ask.images)) {
+        if self.0.quarantine.holds(|| quarantine::key(fp, ask.input.input(), &ask.images)) {
             return Err(Failure::poison());
         }
         let line = Line { fp, images: !ask.images.is_empty() };
@@ -226,12 +232,13 @@ impl Door {
                 traceparent: ask.traceparent,
             },
             now_unix: ask.now_unix,
-            input: ask.input,
+            input: ask.input.input().clone(),
             images: ask.images.refs(),
             generation: ask.generation,
             forced: Payload::Inline(Vec::new()),
         };
-        let mut answer = Answer::new(self.clone(), fp, request, ask.images, deliveries, deadline);
+        let mut answer =
+            Answer::new(self.clone(), fp, request, (ask.input, ask.images), deliveries, deadline);
         let admitted = async {
             answer.submit_first().await?;
             answer.admitted().await

@@ -158,6 +158,36 @@ async fn a_broker_that_dies_changes_no_token() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn an_answer_whose_prompt_was_in_the_store_goes_on_after_the_broker_died() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
+    let api = cluster.api();
+    // No template prints the name, so the prompt is few tokens; it travels all the same.
+    let message =
+        json!({"role": "user", "content": "Tell me a story about a fox.", "name": "n".repeat(60_000)});
+    let question = json!({"model": "tokenway-demo", "messages": [message], "temperature": 1.5, "seed": 7,
+        "max_tokens": 400, "ignore_eos": true, "stream": true, "stream_options": {"include_usage": true}});
+    let open = || api.stream("/v1/chat/completions", &question);
+    let undisturbed = answer(open().await?, oneshot::channel().0).await?;
+    for name in ["nats-server", "shard-forward.0"] {
+        let (begin, has_begun) = oneshot::channel();
+        let running = tokio::spawn(answer(open().await?, begin));
+        has_begun.await?;
+        match name {
+            // The new one's store is empty.
+            "nats-server" => cluster.nats.kill_and_start()?,
+            _ => {
+                cluster.get(name)?.kill()?;
+                cluster.spawn(name)?;
+            }
+        }
+        let disturbed = tokio::time::timeout(RESUMED_WITHIN, running).await???;
+        assert_eq!(disturbed, undisturbed, "after `{name}` was killed");
+    }
+    ensure!(metric(&cluster, "tokenway_resumes_total").await? >= 2, "no answer lost its route");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_second_instance_takes_over_at_once() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(Options::demo().set("shard-forward", "dtype", "f32")).await?;
     cluster.spawn_replica("sample", "sample#1")?;
