@@ -13,7 +13,7 @@ PACK ?= target/gpu
 # Through the environment, so that quotes in it are only text.
 export GREET
 
-.PHONY: help setup build run test lint fuzz bench bench-vision soak chaos gpu-pack gpu-check goldens demo-model clean distclean
+.PHONY: help setup build run test lint fuzz bench bench-vision soak chaos gpu-pack gpu-check goldens demo-model sdk clean distclean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,10 @@ goldens: ## Makes the reference files of the tests anew, with transformers
 demo-model: ## Trains the demo model (an hour and a half on two cores)
 	@scripts/python-env
 	@.deps/python/bin/python models/demo/train.py
+
+sdk: build ## Writes sdk/openapi.json and the generated code of the SDKs anew
+	@sdk/generate
+	@sdk/rust/generate
 
 clean: ## Deletes what cargo built
 	@cargo clean

@@ -4,11 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
+use tokenway_sdk::{ChatRequest, Message};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use crate::client::Client;
-use crate::sampling::{Asking, message};
+use crate::sampling::Asking;
 
 const EXAMPLES: &str = "\
 Within the conversation:
@@ -34,7 +34,7 @@ struct Conversation {
     client: Client,
     model: String,
     system: Option<String>,
-    turns: Vec<Value>,
+    turns: Vec<Message>,
     interactive: bool,
 }
 
@@ -121,24 +121,24 @@ impl Conversation {
 
     /// Asks and writes the answer. What was written before Ctrl-C stays in the conversation.
     async fn say(&mut self, text: &str) -> anyhow::Result<()> {
-        let mut messages: Vec<_> = self.system.iter().map(|text| message("system", text)).collect();
+        let mut messages: Vec<_> = self.system.iter().map(|text| Message::system(text.as_str())).collect();
         messages.extend(self.turns.iter().cloned());
-        messages.push(message("user", text));
-        let body = self.asking.body(&self.model, &messages, true);
+        messages.push(Message::user(text));
+        let request = self.asking.request(&self.model, &messages);
         let mut said = String::new();
         let outcome = tokio::select! {
-            outcome = self.stream(&body, &mut said) => outcome,
+            outcome = self.stream(request, &mut said) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),
         };
         print_now("\n")?;
         if !said.is_empty() {
-            self.turns.extend([message("user", text), message("assistant", &said)]);
+            self.turns.extend([Message::user(text), Message::assistant(said)]);
         }
         outcome
     }
 
-    async fn stream(&self, body: &Value, said: &mut String) -> anyhow::Result<()> {
-        let mut answer = self.client.chat(body).await?;
+    async fn stream(&self, request: ChatRequest, said: &mut String) -> anyhow::Result<()> {
+        let mut answer = self.client.chat(request).await?;
         while let Some(piece) = answer.next().await? {
             print_now(&piece)?;
             said.push_str(&piece);

@@ -10,7 +10,6 @@ mod up;
 
 mod client;
 mod sampling;
-mod sse;
 
 mod chat;
 mod run;

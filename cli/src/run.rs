@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use tokenway_sdk::Message;
 
-use crate::sampling::{Asking, message};
+use crate::sampling::Asking;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,18 +31,19 @@ pub struct Arguments {
 /// Runs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let asking = &arguments.asking;
-    let mut messages: Vec<_> = asking.system.iter().map(|text| message("system", text)).collect();
-    messages.push(message("user", &prompt(&arguments.prompt)?));
+    let mut messages: Vec<_> = asking.system.iter().map(|text| Message::system(text.as_str())).collect();
+    messages.push(Message::user(prompt(&arguments.prompt)?));
 
     let client = asking.client()?;
     let model = asking.model(&client).await?;
+    let request = asking.request(&model, &messages);
     let mut out = std::io::stdout();
     if arguments.json {
-        let response = client.chat_whole(&asking.body(&model, &messages, false)).await?;
+        let response = client.chat_whole(&request).await?;
         writeln!(out, "{}", response.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut answer = client.chat(&asking.body(&model, &messages, true)).await?;
+    let mut answer = client.chat(request).await?;
     while let Some(piece) = answer.next().await? {
         out.write_all(piece.as_bytes())?;
         out.flush()?;

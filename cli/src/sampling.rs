@@ -1,7 +1,7 @@
 //! What `run` and `chat` share: where to ask, which model, how to sample.
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use tokenway_sdk::{ChatRequest, Message};
 
 use crate::client::Client;
 use crate::exit::misuse;
@@ -28,8 +28,8 @@ pub struct Asking {
     #[arg(long)]
     top_p: Option<f64>,
     /// Sample from this many of the likeliest tokens
-    #[arg(long)]
-    top_k: Option<u32>,
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+    top_k: Option<i32>,
     /// Longest answer, in tokens
     #[arg(long)]
     max_tokens: Option<u32>,
@@ -68,37 +68,23 @@ impl Asking {
         }
     }
 
-    /// The body of a chat completion over `messages`.
-    pub fn body(&self, model: &str, messages: &[Value], stream: bool) -> Value {
-        let mut body = Map::new();
-        body.insert("model".into(), json!(model));
-        body.insert("messages".into(), json!(messages));
-        let settings = [
-            ("temperature", self.temperature.map(Value::from)),
-            ("top_p", self.top_p.map(Value::from)),
-            ("top_k", self.top_k.map(Value::from)),
-            ("max_tokens", self.max_tokens.map(Value::from)),
-            ("seed", self.seed.map(Value::from)),
-        ];
-        for (name, value) in settings {
-            body.extend(value.map(|value| (name.to_owned(), value)));
+    /// The request for a chat completion over `messages`.
+    pub fn request(&self, model: &str, messages: &[Message]) -> ChatRequest {
+        ChatRequest {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            max_tokens: self.max_tokens,
+            seed: self.seed,
+            ..ChatRequest::new(model, messages)
         }
-        if stream {
-            body.insert("stream".into(), json!(true));
-            body.insert("stream_options".into(), json!({ "include_usage": true }));
-        }
-        Value::Object(body)
     }
-}
-
-/// One turn of a conversation.
-pub fn message(role: &str, content: &str) -> Value {
-    json!({ "role": role, "content": content })
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 
@@ -111,13 +97,13 @@ mod tests {
     #[test]
     fn only_the_settings_given_are_sent() {
         let line = Line::parse_from(["x", "--temperature", "0", "--top-k", "5"]);
-        let body = line.asking.body("m", &[message("user", "hi")], false);
+        let request = line.asking.request("m", &[Message::user("hi")]);
         let expected = json!({
             "model": "m",
             "messages": [{ "role": "user", "content": "hi" }],
             "temperature": 0.0,
             "top_k": 5,
         });
-        assert_eq!(body, expected);
+        assert_eq!(serde_json::to_value(request).unwrap(), expected);
     }
 }

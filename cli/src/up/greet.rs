@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::json;
+use tokenway_sdk::{ChatRequest, Message};
 
 use super::door::Door;
 use super::terminal::Terminal;
-use crate::sampling::message;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -21,13 +20,8 @@ pub async fn greet(terminal: &Terminal, door: &Door, model: &str, prompt: &str) 
 
 async fn stream(terminal: &Terminal, door: &Door, model: &str, prompt: &str) -> anyhow::Result<()> {
     terminal.print(&format!("\n> {prompt}\n"));
-    let body = json!({
-        "model": model,
-        "messages": [message("user", prompt)],
-        "stream": true,
-        "stream_options": { "include_usage": true },
-    });
-    let mut answer = door.client()?.chat(&body).await?;
+    let request = ChatRequest::new(model, [Message::user(prompt)]);
+    let mut answer = door.client()?.chat(request).await?;
     while let Some(piece) = answer.next().await? {
         terminal.print(&piece);
     }

@@ -1,5 +1,6 @@
 //! Streams that outlive their gateway: read on at any gateway, every event exactly once.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,8 +10,9 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tests::client::merged;
 use tests::cluster::Link;
-use tests::{Api, Cluster, Options, Stream, StreamEvent, binary, repository};
+use tests::{Api, Cluster, Options, Stream, StreamEvent, binary};
 
+use crate::clients::{installed, node, sdk_python, sdk_typescript};
 use crate::images::{asking, data_url, tiny};
 
 const READ_WITHIN: Duration = Duration::from_secs(60);
@@ -205,45 +207,62 @@ async fn an_answer_about_an_image_goes_on_at_the_next_gateway() -> anyhow::Resul
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_chat_page_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
+const STORY: &str = "Tell me a story about a fox.";
+
+/// A pipeline, and its answer to `STORY` at temperature 1.5 with seed 7, which from now on takes seconds, however quick the
+/// machine: the chat page cannot ask for a longer one.
+async fn slow_story() -> anyhow::Result<(Cluster, String)> {
     let mut cluster = Cluster::start(demo().without("sample")).await?;
     cluster.spawn_behind_proxy("sample").await?;
     cluster.ready().await?;
     let fields = json!({"temperature": 1.5, "seed": 7, "max_tokens": 400});
-    let expected = cluster.api().chat("Tell me a story about a fox.", fields).await?;
-    // So that the answer takes seconds, however quick the machine: the page cannot ask for a longer one.
+    let told = cluster.api().chat(STORY, fields).await?.text().to_owned();
     cluster.proxy("sample")?.set_link(Link::Slow(STEP_LATE));
-    let mut page = Command::new(repository().join(".deps/bin/node"))
-        .arg(repository().join("tests/clients/chat_page_reads_on.mjs"))
-        .arg(cluster.url())
-        .arg(repository().join(".deps/bin/chromium"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("scripts/setup-test installs node and Chromium")?;
-    let mut printed = BufReader::new(page.stdout.take().context("no output")?).lines();
-    assert_eq!(printed.next().context("the page did not begin")??, "streaming");
+    Ok((cluster, told))
+}
+
+async fn was_read_on(cluster: &Cluster) -> anyhow::Result<()> {
+    let metrics = reqwest::get(format!("{}/metrics", cluster.url())).await?.text().await?;
+    ensure!(metrics.contains("tokenway_resumes_total 1"), "the answer was over before the gateway died");
+    Ok(())
+}
+
+/// Runs `client`, which is given the gateway's URL and then `more`, asks for the story, prints `streaming` when it has some of
+/// it and all of it at its end, as JSON.
+async fn reads_on_after_its_gateway_died(mut client: Command, more: &[&OsStr]) -> anyhow::Result<()> {
+    let (mut cluster, told) = slow_story().await?;
+    let mut client = client.arg(cluster.url()).args(more).stdout(Stdio::piped()).spawn()?;
+    let mut printed = BufReader::new(client.stdout.take().context("no output")?).lines();
+    assert_eq!(printed.next().context("the client did not begin")??, "streaming");
     cluster.get("gateway")?.kill()?;
     cluster.spawn("gateway")?;
-    let text: String = serde_json::from_str(&printed.next().context("the page did not end")??)?;
-    assert!(page.wait()?.success());
-    assert_eq!(text, expected.text());
-    let resumes = reqwest::get(format!("{}/metrics", cluster.url())).await?.text().await?;
-    assert!(resumes.contains("tokenway_resumes_total 1"), "the answer was over before the gateway died");
-    Ok(())
+    let text: String = serde_json::from_str(&printed.next().context("the client did not end")??)?;
+    assert!(client.wait()?.success());
+    assert_eq!(text, told);
+    was_read_on(&cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_chat_page_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
+    let chromium = installed("bin/chromium")?;
+    reads_on_after_its_gateway_died(node("chat_page_reads_on.mjs")?, &[chromium.as_os_str()]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_python_sdk_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
+    reads_on_after_its_gateway_died(sdk_python()?, &["--lose-gateway".as_ref()]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_typescript_sdk_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
+    reads_on_after_its_gateway_died(sdk_typescript()?, &["--lose-gateway".as_ref()]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokenway_run_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(demo().without("sample")).await?;
-    cluster.spawn_behind_proxy("sample").await?;
-    cluster.ready().await?;
-    let fields = json!({"temperature": 1.5, "seed": 7, "max_tokens": 400});
-    let expected = cluster.api().chat("Tell me a story about a fox.", fields).await?;
-    // So that the answer takes seconds, however quick the machine: the page cannot ask for a longer one.
-    cluster.proxy("sample")?.set_link(Link::Slow(STEP_LATE));
+    let (mut cluster, told) = slow_story().await?;
     let mut run = Command::new(binary("tokenway")?)
-        .args(["run", "Tell me a story about a fox.", "--url", &cluster.url()])
+        .args(["run", STORY, "--url", &cluster.url()])
         .args(["--temperature", "1.5", "--seed", "7", "--max-tokens", "400"])
         .stdout(Stdio::piped())
         .spawn()?;
@@ -254,10 +273,8 @@ async fn tokenway_run_reads_on_after_its_gateway_died() -> anyhow::Result<()> {
     cluster.spawn("gateway")?;
     printed.read_to_end(&mut text)?;
     assert!(run.wait()?.success());
-    assert_eq!(String::from_utf8(text)?.trim_end(), expected.text().trim_end());
-    let resumes = reqwest::get(format!("{}/metrics", cluster.url())).await?.text().await?;
-    assert!(resumes.contains("tokenway_resumes_total 1"), "the answer was over before the gateway died");
-    Ok(())
+    assert_eq!(String::from_utf8(text)?.trim_end(), told.trim_end());
+    was_read_on(&cluster).await
 }
 
 #[tokio::test]
