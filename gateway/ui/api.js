@@ -26,7 +26,8 @@ export async function* eventsOf(response, readOn) {
   for (;;) {
     try {
       yield* eventsOfOne(response, place);
-      if (place.isDone || id === null) return;
+      if (place.isDone) return;
+      if (id === null) throw new Error("The connection was closed before the end of the answer");
     } catch (failure) {
       if (id === null || failure.name === "AbortError") throw failure;
     }

@@ -2,18 +2,23 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_srli_epi64, _mm256_add_epi32,
-    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
-    _mm256_cvtepi32_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_permutevar8x32_ps, _mm256_set_m128i,
-    _mm256_set1_epi8, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
-    _mm256_shuffle_epi8, _mm256_sll_epi64, _mm256_srl_epi64, _mm256_storeu_ps, _mm256_sub_epi8,
+    __m128i, __m256, __m256i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch, _mm_srli_epi64,
+    _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castsi256_si128,
+    _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_permutevar8x32_ps,
+    _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_setzero_ps, _mm256_shuffle_epi8, _mm256_sll_epi64, _mm256_srl_epi64, _mm256_storeu_ps,
+    _mm256_sub_epi8,
 };
 
 use super::block::{GROUP, Words, ones};
 use super::vectors::Vectors;
 use crate::cpu::Kernel;
 use crate::lanes::{LANES, Lanes};
+
+/// Half a page: far enough for memory to answer in time, near enough to be there still.
+const PREFETCHED_AHEAD: usize = 2048;
+const CACHE_LINE: usize = 64;
 
 /// Only `detect` makes one: so wherever there is one, the processor has AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -103,6 +108,15 @@ impl Vectors for Avx2 {
         unsafe {
             let table = _mm_loadu_si128(table.as_ptr().cast::<__m128i>());
             _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), indices)
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, block: &[u8]) {
+        let ahead = block.as_ptr().wrapping_add(PREFETCHED_AHEAD);
+        for line in (0..block.len()).step_by(CACHE_LINE) {
+            // SAFETY: the processor has SSE; a prefetch is a hint, which reads nothing, at any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast()) };
         }
     }
 

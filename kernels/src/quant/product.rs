@@ -76,7 +76,10 @@ impl<F: BlockFormat, V: Vectors> Kernel for Typed<'_, F, V> {
         let Self { vectors, piece: Piece { weights, row_bytes, x, sums }, .. } = self;
         if x.rows() == 1 {
             for (weights, sum) in weights.chunks_exact(row_bytes).zip(sums) {
-                let blocks = weights.chunks_exact(F::BYTES).map(|block| F::unpack(vectors, block));
+                let blocks = weights.chunks_exact(F::BYTES).map(|block| {
+                    vectors.prefetch(block);
+                    F::unpack(vectors, block)
+                });
                 [*sum] = some_rows::<F::Shape, V, 1>(vectors, blocks, x, 0);
             }
             return;
