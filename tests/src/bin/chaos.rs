@@ -6,9 +6,10 @@ use std::sync::Arc;
 use clap::Parser;
 use tests::Options;
 use tests::chaos::cell::{Arena, Plan, Row};
-use tests::chaos::matrix::{Cell, matrix};
+use tests::chaos::matrix::{Cell, Fault, matrix};
 use tests::chaos::question;
 use tests::chaos::report::Report;
+use tests::cluster::Namespace;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +65,7 @@ struct Args {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let cells: Vec<Cell> =
+    let mut cells: Vec<Cell> =
         matrix().into_iter().filter(|cell| cell.to_string().contains(&args.only)).collect();
     if cells.is_empty() {
         eprintln!("chaos: `--only {}` is in no cell's name; --list shows them", args.only);
@@ -73,6 +74,10 @@ fn main() -> anyhow::Result<ExitCode> {
     if args.list {
         cells.iter().for_each(|cell| println!("{cell}"));
         return Ok(ExitCode::SUCCESS);
+    }
+    leave_out_what_is_not_allowed(&mut cells);
+    if cells.is_empty() {
+        return Ok(ExitCode::from(2));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(run(&args, &cells))?;
@@ -85,6 +90,17 @@ fn main() -> anyhow::Result<ExitCode> {
         eprintln!("FAILED: {fault}");
     }
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says so when there are cells that this machine or user cannot run.
+fn leave_out_what_is_not_allowed(cells: &mut Vec<Cell>) {
+    if !cells.iter().any(|cell| cell.fault == Fault::Drop) {
+        return;
+    }
+    if let Err(error) = Namespace::allowed() {
+        eprintln!("chaos: without cells of dropped packets, which need root, `ip` and `tc`: {error:#}");
+        cells.retain(|cell| cell.fault != Fault::Drop);
+    }
 }
 
 /// Neighbouring cells share a cluster where they can.

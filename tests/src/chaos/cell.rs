@@ -84,6 +84,7 @@ impl Arena {
         let mut options = plan.options.clone();
         options.brokers = cell.brokers();
         options.proxied = matches!(fault, Fault::Slow | Fault::Cut | Fault::Reset);
+        options.namespaces = fault == Fault::Drop;
         options.stream_memory = (fault == Fault::Full).then(|| MEMORY_TO_FILL.to_owned());
         let cluster = Cluster::start(options).await?;
         let holdings = Holdings::watch(&cluster).await?;

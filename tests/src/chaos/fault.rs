@@ -58,6 +58,7 @@ pub async fn strike(cluster: &mut Cluster, victim: &str, fault: Fault) -> anyhow
         (_, Fault::Stop) => stop(cluster, victim).await?,
         (_, Fault::Slow) => hinder(cluster, Some(victim), Link::Slow(LATE), SLOW).await?,
         (_, Fault::Cut) => hinder(cluster, Some(victim), Link::Cut, CUT).await?,
+        (_, Fault::Drop) => drop_packets(cluster, victim).await?,
         (_, Fault::Reset) => reset(cluster, Some(victim)).await?,
         (_, Fault::Full) => bail!("`{victim}` has no memory for streams"),
     };
@@ -132,6 +133,17 @@ async fn hinder(
     let bytes = proxies().map(|proxy| proxy.hindered_bytes()).sum::<u64>() - before;
     ensure!(bytes > 0, "no byte was hindered");
     Ok(format!("{bytes} bytes met {link:?} for {} s", time.as_secs()))
+}
+
+/// Cuts a process off from everything, its clients too.
+async fn drop_packets(cluster: &Cluster, victim: &str) -> anyhow::Result<String> {
+    let namespace = cluster.namespace(victim)?;
+    namespace.lose()?;
+    tokio::time::sleep(CUT).await;
+    let dropped = namespace.dropped()?;
+    namespace.carry()?;
+    ensure!(dropped > 0, "no packet was dropped");
+    Ok(format!("{dropped} packets were dropped within {} s", CUT.as_secs()))
 }
 
 /// Kills the server of the cluster that has the victim's number; starts it again some seconds later.

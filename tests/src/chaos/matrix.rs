@@ -16,6 +16,8 @@ pub enum Fault {
     Slow,
     /// Its link carries nothing for five seconds; its connections stay open.
     Cut,
+    /// Every packet between its network namespace and all others is dropped for five seconds.
+    Drop,
     /// Its connections are closed under it, several times.
     Reset,
     /// The broker's memory for streams is full for some seconds.
@@ -42,7 +44,8 @@ pub struct Cell {
 
 /// All cells.
 pub fn matrix() -> Vec<Cell> {
-    let of_processes = [Fault::Kill, Fault::Term, Fault::Stop, Fault::Slow, Fault::Cut, Fault::Reset];
+    let of_processes =
+        [Fault::Kill, Fault::Term, Fault::Stop, Fault::Slow, Fault::Cut, Fault::Drop, Fault::Reset];
     let of_broker = [Fault::Kill, Fault::Cut, Fault::Reset, Fault::Full];
     let processes = of_processes
         .into_iter()
@@ -77,6 +80,7 @@ impl fmt::Display for Fault {
             Fault::Stop => "stop",
             Fault::Slow => "slow",
             Fault::Cut => "cut",
+            Fault::Drop => "drop",
             Fault::Reset => "reset",
             Fault::Full => "full",
         })

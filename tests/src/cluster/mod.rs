@@ -1,11 +1,12 @@
 //! A whole pipeline as separate processes on a broker of its own, on free ports, in a folder of its own.
 
 mod holdings;
+mod namespace;
 mod nats;
 mod proxy;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -21,11 +22,14 @@ use crate::client::Api;
 use crate::process::{Process, binary, repository};
 
 pub use holdings::Holdings;
+pub use namespace::Namespace;
 pub use nats::{BrokerHoldings, Nats};
 pub use proxy::{Link, Proxy};
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
+/// Where a gateway listens that has a network namespace of its own.
+const NAMESPACE_HTTP_PORT: u16 = 8080;
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct Options {
     pub replicas: u32,
     /// Whether every process has a proxy before the broker.
     pub proxied: bool,
+    /// Whether every process has a network namespace of its own, and a proxy at the other end of its wire.
+    pub namespaces: bool,
     /// How many nats-servers the broker is.
     pub brokers: usize,
     /// Memory that the broker has for streams, when not what its configuration file says.
@@ -69,6 +75,7 @@ impl Options {
             absent: Vec::new(),
             replicas: 1,
             proxied: false,
+            namespaces: false,
             brokers: 1,
             stream_memory: None,
             log: "info,async_nats=warn,poem=warn".into(),
@@ -110,6 +117,8 @@ pub struct Cluster {
     proxies: BTreeMap<String, Proxy>,
     /// Where gateways listen, by the process's name.
     gateways: BTreeMap<String, SocketAddr>,
+    /// Those of processes that have one of their own, by the process's name.
+    namespaces: BTreeMap<String, Namespace>,
     /// Last, so that it outlives the processes that write to it.
     folder: TempDir,
 }
@@ -152,6 +161,7 @@ impl Cluster {
             pipeline,
             proxies: BTreeMap::new(),
             gateways: BTreeMap::from([("gateway".to_owned(), http)]),
+            namespaces: BTreeMap::new(),
             folder,
         };
         let own_gateway = gateway.is_none().then(|| "gateway".to_owned());
@@ -176,7 +186,11 @@ impl Cluster {
         if role == "gateway" && replica > 0 {
             self.gateways.insert(name.clone(), free_address()?);
         }
-        if self.options.proxied { self.spawn_behind_proxy(&name).await } else { self.spawn(&name) }
+        match &self.options {
+            Options { namespaces: true, .. } => self.spawn_in_namespace(&name).await,
+            Options { proxied: true, .. } => self.spawn_behind_proxy(&name).await,
+            _ => self.spawn(&name),
+        }
     }
 
     /// Starts the process `name`, for the first time or again.
@@ -189,9 +203,27 @@ impl Cluster {
 
     /// Starts the process `name` with a proxy before the broker, which stays when the process is started again.
     pub async fn spawn_behind_proxy(&mut self, name: &str) -> anyhow::Result<()> {
-        let proxy = Proxy::start(self.nats.address()).await?;
+        let proxy = Proxy::start(IpAddr::V4(Ipv4Addr::LOCALHOST), self.nats.address()).await?;
         self.proxies.insert(name.to_owned(), proxy);
         self.spawn(name)
+    }
+
+    /// Starts the process `name` in a network namespace of its own, which stays when the process is started again.
+    async fn spawn_in_namespace(&mut self, name: &str) -> anyhow::Result<()> {
+        let namespace = Namespace::new()?;
+        let proxy = Proxy::start(namespace.outside(), self.nats.address()).await?;
+        self.proxies.insert(name.to_owned(), proxy);
+        if let Some(http) = self.gateways.get_mut(name) {
+            *http = SocketAddr::new(namespace.inside(), NAMESPACE_HTTP_PORT);
+            self.http = self.gateways["gateway"];
+        }
+        self.namespaces.insert(name.to_owned(), namespace);
+        self.spawn(name)
+    }
+
+    /// The network namespace of the process `name`.
+    pub fn namespace(&self, name: &str) -> anyhow::Result<&Namespace> {
+        self.namespaces.get(name).with_context(|| format!("no namespace of `{name}`"))
     }
 
     /// The proxy of the process `name`.
@@ -247,13 +279,21 @@ impl Cluster {
         };
         if program == "gateway" {
             let http = *self.gateways.get(name).with_context(|| format!("no address for `{name}`"))?;
-            return Process::start(name, self.gateway(name, http)?, self.folder.path());
+            return self.start_process(name, self.gateway(name, http)?);
         }
         let mut command = self.command(program, name)?;
         command.arg("--pipeline").arg(&self.pipeline).args(["--admin", "127.0.0.1:0"]);
         if let Some(shard) = shard {
             command.args(["--shard", shard]);
         }
+        self.start_process(name, command)
+    }
+
+    fn start_process(&self, name: &str, command: Command) -> anyhow::Result<Process> {
+        let command = match self.namespaces.get(name) {
+            Some(namespace) => namespace.enter(&command),
+            None => command,
+        };
         Process::start(name, command, self.folder.path())
     }
 

@@ -1,6 +1,6 @@
 //! A TCP proxy between one process and the broker, which can keep a message from it, slow the link or cut it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,9 +56,9 @@ struct Rules {
 }
 
 impl Proxy {
-    /// A proxy to the broker at `upstream`.
-    pub async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// A proxy to the broker at `upstream`, on a free port of this machine's address `at`.
+    pub async fn start(at: IpAddr, upstream: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((at, 0)).await?;
         let address = listener.local_addr()?;
         let (trap, trapped) = watch::channel(Arc::default());
         let (link, linked) = watch::channel(Link::Clear);
