@@ -1,13 +1,13 @@
 //! Streams that outlive their gateway: begun in the journal, taken up again by whichever gateway their client asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use pipelines::journal::{Journal, Log, Recorded};
 use pipelines::record::Record;
-use pipelines::session::{Door, Images};
+use pipelines::session::{Door, Images, TakenIn};
 use schemas::journal::{Dialect, Entry, Opening};
 use schemas::request::{Generation, Payload};
 use schemas::{Failure, FailureKind, StreamId};
@@ -163,8 +163,16 @@ async fn reopen(
             ids.extend_from_slice(&entry.ids);
         }
     }
+    // Each prompt once, whatever the number of its answers.
+    let needed: BTreeSet<u32> = unfinished.keys().map(|index| index / opening.n).collect();
+    let adopting = needed.into_iter().map(|place| async move {
+        let prompt = door.adopt_prompt(opening.inputs[place as usize].clone()).await?;
+        Ok::<_, Failure>((place, prompt))
+    });
+    let prompts: BTreeMap<u32, TakenIn> = try_join_all(adopting).await?.into_iter().collect();
+    let prompts = &prompts;
     let reopening = unfinished.into_iter().map(|(index, ids)| async move {
-        let prompt = door.adopt_prompt(opening.inputs[(index / opening.n) as usize].clone()).await?;
+        let prompt = prompts[&(index / opening.n)].clone();
         let answer = door.reopen(record, opening, index, (prompt, images.clone()), ids).await?;
         Ok::<_, Failure>((index as usize, answer))
     });
